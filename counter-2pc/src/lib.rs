@@ -1,0 +1,1 @@
+//! notifyx-counter-2pc
