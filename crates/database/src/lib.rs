@@ -1,1 +1,13 @@
-//! notifyx-database
+//! Where a service keeps what it knows: pools, the choice of backend, migrations, the conformance runner.
+//!
+//! SQL itself lives with its owner: each service writes its statements out per backend.
+
+mod error;
+mod open;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod url;
+
+pub use error::{Error, OpenError};
+pub use open::{Database, Migrations, Options, Sqlite};
+pub use url::DatabaseUrl;

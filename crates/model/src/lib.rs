@@ -1,1 +1,17 @@
-//! notifyx-model
+//! The words every room uses: ids, names, messages, the clock, the kinds of error.
+//!
+//! No I/O lives here. What is parsed into one of these types is valid and is trusted afterwards.
+
+mod clock;
+mod id;
+mod kind;
+mod message;
+mod name;
+mod token;
+
+pub use clock::{Clock, ManualClock, Timestamp};
+pub use id::{Gid, InstanceId, NotificationId, TopicId, UserId};
+pub use kind::{Fault, Kind};
+pub use message::{Message, Notification, Priority, RECIPIENTS_MAX};
+pub use name::{Email, Invalid, ServiceName, TopicName};
+pub use token::{Secret, Token, TokenHash};

@@ -1,1 +1,8 @@
-//! notifyx-wire
+//! What travels between processes: Phoenix frames, REST bodies, headers, the trace context.
+//!
+//! Shapes only. Nothing here opens a socket or decides anything.
+
+pub mod header;
+pub mod phoenix;
+pub mod rest;
+pub mod trace;

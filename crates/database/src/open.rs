@@ -1,0 +1,213 @@
+//! Opens a database: connects, creates what is missing, brings the schema up to date.
+//!
+//! SQLite has one writer: a pool of one connection for writing (`BEGIN IMMEDIATE`), readers beside it, and a lock file so
+//! that a second process on the same files is refused. Connections are made on the runtime that runs `open` or the query:
+//! run queries on the shared runtime (`chassis::Shared`), which stops last.
+
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
+
+use sqlx::{
+    ConnectOptions, PgPool, SqlitePool, Transaction,
+    migrate::{MigrateDatabase, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{
+    DatabaseUrl, Error, OpenError,
+    url::Place,
+};
+
+/// A service's migrations, one set per backend: `sqlx::migrate!("./migrations/sqlite")` and `…/postgres`.
+#[derive(Debug)]
+pub struct Migrations {
+    pub sqlite: Migrator,
+    pub postgres: Migrator,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Connections to Postgres, or readers of SQLite.
+    pub connections: u32,
+    /// How long a caller waits for a connection; below every caller's own deadline.
+    pub acquire_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connections: 8, acquire_timeout: Duration::from_secs(2) }
+    }
+}
+
+/// An open database.
+#[derive(Clone, Debug)]
+pub enum Database {
+    Sqlite(Sqlite),
+    Postgres(PgPool),
+}
+
+/// One writer, many readers, one process.
+#[derive(Clone, Debug)]
+pub struct Sqlite {
+    write: SqlitePool,
+    pub read: SqlitePool,
+    /// Held as long as the database is open.
+    _lock: Arc<File>,
+}
+
+impl Sqlite {
+    /// Begins the one write transaction there can be; others wait for it here, in order.
+    pub async fn begin(&self) -> Result<Transaction<'static, sqlx::Sqlite>, Error> {
+        Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+impl Database {
+    pub async fn open(url: &DatabaseUrl, options: Options, migrations: &Migrations) -> Result<Self, OpenError> {
+        match url.place() {
+            Place::Sqlite(path) => Ok(Self::Sqlite(open_sqlite(url, path, options, &migrations.sqlite).await?)),
+            Place::Postgres(server) => open_postgres(url, server, options, &migrations.postgres).await.map(Self::Postgres),
+        }
+    }
+
+    /// Answers if the database does: for readiness.
+    pub async fn ping(&self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(sqlite) => sqlx::query("SELECT 1").execute(&sqlite.read).await.map(drop)?,
+            Self::Postgres(pool) => sqlx::query("SELECT 1").execute(pool).await.map(drop)?,
+        }
+        Ok(())
+    }
+
+    /// Connections that are open and how many of them wait for work: for metrics.
+    pub fn usage(&self) -> (u32, usize) {
+        match self {
+            Self::Sqlite(sqlite) => (sqlite.read.size() + sqlite.write.size(), sqlite.read.num_idle() + sqlite.write.num_idle()),
+            Self::Postgres(pool) => (pool.size(), pool.num_idle()),
+        }
+    }
+
+    /// Waits for what runs, then closes. SQLite's log is folded into its file.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(sqlite) => {
+                sqlite.read.close().await;
+                sqlite.write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+async fn open_sqlite(url: &DatabaseUrl, path: &Path, options: Options, migrator: &Migrator) -> Result<Sqlite, OpenError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)
+        .map_err(|source| OpenError::Folder { folder: folder.display().to_string(), source })?;
+    let lock = lock(&path.with_extension("lock"))?;
+    let connect = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What was accepted survives a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        // Only a checkpoint can hold the file against the one writer, and that for milliseconds.
+        .busy_timeout(Duration::from_secs(5))
+        // 32 MiB of pages per connection: the hot indexes of a large inbox stay in memory.
+        .pragma("cache_size", "-32768")
+        .disable_statement_logging();
+    let connected = |source| OpenError::Connect { url: url.to_string(), source };
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(options.acquire_timeout)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(connect.clone())
+        .await
+        .map_err(connected)?;
+    migrator.run(&write).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(options.connections)
+        .acquire_timeout(options.acquire_timeout)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(connect.read_only(true))
+        .await
+        .map_err(connected)?;
+    Ok(Sqlite { write, read, _lock: Arc::new(lock) })
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
+    let file = File::create(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(OpenError::InUse { path: path.with_extension("db").display().to_string() })
+        }
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+async fn open_postgres(
+    url: &DatabaseUrl,
+    server: &url::Url,
+    options: Options,
+    migrator: &Migrator,
+) -> Result<PgPool, OpenError> {
+    let connected = |source| OpenError::Connect { url: url.to_string(), source };
+    if !sqlx::Postgres::database_exists(server.as_str()).await.map_err(connected)? {
+        // Another instance may have been quicker; the connection below tells.
+        let _ = sqlx::Postgres::create_database(server.as_str()).await;
+    }
+    let connect = server
+        .as_str()
+        .parse::<PgConnectOptions>()
+        .map_err(connected)?
+        .application_name("notifyx")
+        // An accepted message survives a crash of the server whatever its default is, and no statement runs for ever.
+        .options([("synchronous_commit", "on"), ("statement_timeout", "10000"), ("lock_timeout", "5000")])
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(options.connections)
+        .acquire_timeout(options.acquire_timeout)
+        .connect_with(connect)
+        .await
+        .map_err(connected)?;
+    // sqlx takes an advisory lock, so that instances that start together migrate once.
+    migrator.run(&pool).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
+    Ok(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::testing;
+
+    fn none() -> Migrations {
+        let empty = || Migrator { migrations: Cow::Borrowed(&[]), ..Migrator::DEFAULT };
+        Migrations { sqlite: empty(), postgres: empty() }
+    }
+
+    #[tokio::test]
+    async fn a_second_opener_of_the_same_files_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::sqlite(folder.path().join("a.db"));
+        let first = Database::open(&url, Options::default(), &none()).await.unwrap();
+        let second = Database::open(&url, Options::default(), &none()).await.unwrap_err();
+        assert!(matches!(second, OpenError::InUse { .. }), "{second}");
+        first.ping().await.unwrap();
+        first.close().await;
+        drop(first);
+        Database::open(&url, Options::default(), &none()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_missing_postgres_database_is_created() {
+        let url = testing::postgres_url("created_at_open").await;
+        let database = Database::open(&url, Options::default(), &none()).await.unwrap();
+        database.ping().await.unwrap();
+    }
+}

@@ -1,0 +1,133 @@
+//! Throw-away databases for tests, and the runner that holds a store to the same suite on both backends.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tempfile::TempDir;
+
+use crate::{Database, DatabaseUrl, Migrations, Options};
+
+/// Keeps a test's files as long as it runs.
+#[derive(Debug)]
+pub struct TestDatabase {
+    pub database: Database,
+    _folder: Option<TempDir>,
+}
+
+/// An empty SQLite database with the schema in place.
+pub async fn sqlite(migrations: &Migrations) -> TestDatabase {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let url = DatabaseUrl::sqlite(folder.path().join("test.db"));
+    let database = Database::open(&url, Options::default(), migrations).await.expect("a new SQLite file");
+    TestDatabase { database, _folder: Some(folder) }
+}
+
+/// An empty database with the schema in place, on a real PostgreSQL server that this process starts on first use.
+pub async fn postgres(migrations: &Migrations) -> TestDatabase {
+    let url = postgres_url("test").await;
+    let database = Database::open(&url, Options::default(), migrations).await.expect("a new Postgres database");
+    TestDatabase { database, _folder: None }
+}
+
+/// The URL of a database that does not exist yet. `NOTIFYX_TEST_POSTGRES` names a server to use instead of an own one.
+#[expect(clippy::unused_async, reason = "callers are async; a server may one day be awaited here")]
+pub async fn postgres_url(name: &str) -> DatabaseUrl {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let unique = format!("{name}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let base = match std::env::var("NOTIFYX_TEST_POSTGRES") {
+        Ok(base) => base,
+        Err(_) => server().base.clone(),
+    };
+    DatabaseUrl::parse(&format!("{}/{unique}", base.trim_end_matches('/'))).expect("a Postgres URL")
+}
+
+/// A PostgreSQL server of its own in a temporary folder.
+#[derive(Debug)]
+pub struct Server {
+    /// `postgres://…` without a database.
+    pub base: String,
+    pub folder: PathBuf,
+    watchdog: Child,
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+impl Server {
+    /// Starts one. A watchdog shell stops it and removes its folder when this process ends, however it ends: it waits for
+    /// the end of its standard input, which the kernel closes with us.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("notifyx-pg-").tempdir().expect("a temporary folder").keep();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let script = include_str!("testing/postgres.sh");
+        let mut watchdog = Command::new("bash")
+            .args(["-c", script, "postgres.sh"])
+            .arg(binaries())
+            .arg(&folder)
+            .arg(port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("bash");
+        let mut said = String::new();
+        let output = watchdog.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut said).expect("a line from the watchdog");
+        assert_eq!(said.trim(), "ready", "PostgreSQL did not start; its log is {}/log", folder.display());
+        Self { base: format!("postgres://postgres@127.0.0.1:{port}"), folder, watchdog }
+    }
+
+    /// As a crash of the machine would: no checkpoint, no goodbye.
+    pub fn stop_immediately(mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// Where `initdb` and `postgres` are: on the path, or where Debian keeps them.
+fn binaries() -> PathBuf {
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+        .find(|folder| folder.join("initdb").exists());
+    let debian = || {
+        let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|e| e.path().join("bin")).collect();
+        versions.retain(|folder| folder.join("initdb").exists());
+        versions.sort();
+        versions.pop()
+    };
+    on_path
+        .or_else(debian)
+        .unwrap_or_else(|| panic!("no initdb on the path or under {}: `make setup` installs it", Path::new("/usr/lib/postgresql").display()))
+}
+
+/// Runs each named `async fn(store)` against both backends, as tests of their own: `sqlite::name` and `postgres::name`.
+/// The first argument opens the store: an `async fn(&Database) -> impl Store`.
+#[macro_export]
+macro_rules! conformance {
+    ($open:path, $migrations:expr; $($case:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let kept = $crate::testing::sqlite($migrations).await;
+                super::$case(super::$open(&kept.database).await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let kept = $crate::testing::postgres($migrations).await;
+                super::$case(super::$open(&kept.database).await).await;
+            })+
+        }
+    };
+}

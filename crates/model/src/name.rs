@@ -1,0 +1,177 @@
+//! Names that people give: topics, e-mail addresses, services. Parsed once, at the door.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text was refused; the sentence names the bound.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {why}")]
+pub struct Invalid {
+    what: &'static str,
+    why: String,
+}
+
+impl Invalid {
+    pub fn new(what: &'static str, why: impl Into<String>) -> Self {
+        Self { what, why: why.into() }
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $parse:path) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            pub fn parse(text: &str) -> Result<Self, Invalid> {
+                $parse(text).map(|text| Self(Arc::from(text.as_ref())))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                Self::parse(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Invalid;
+
+            fn try_from(text: String) -> Result<Self, Invalid> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// A topic's name: 1 to [`TopicName::MAX_BYTES`] bytes, no control characters, no space at either end.
+    TopicName,
+    parse_topic
+);
+name!(
+    /// An e-mail address, in lower case.
+    Email,
+    parse_email
+);
+name!(
+    /// A service's name in the registry: `a-z`, digits and `-`, at most 64 bytes.
+    ServiceName,
+    parse_service
+);
+
+impl TopicName {
+    /// A Phoenix topic is `notification:<name>` and its binary frames give it one length byte (255).
+    pub const MAX_BYTES: usize = 200;
+}
+
+fn parse_topic(text: &str) -> Result<&str, Invalid> {
+    let refuse = |why: String| Err(Invalid::new("topic name", why));
+    match text {
+        "" => refuse("is empty".into()),
+        _ if text.len() > TopicName::MAX_BYTES => {
+            refuse(format!("has {} bytes, more than {}", text.len(), TopicName::MAX_BYTES))
+        }
+        _ if text.chars().any(char::is_control) => refuse("holds a control character".into()),
+        _ if text.trim() != text => refuse("begins or ends with white space".into()),
+        _ => Ok(text),
+    }
+}
+
+/// RFC 5321 bounds; the grammar is the part of it that mail systems in use accept.
+fn parse_email(text: &str) -> Result<String, Invalid> {
+    let refuse = |why: &str| Err(Invalid::new("e-mail address", why));
+    let text = text.trim();
+    if text.len() > 254 {
+        return refuse("has more than 254 bytes");
+    }
+    let Some((local, domain)) = text.rsplit_once('@') else { return refuse("has no @") };
+    let atom = |c: char| !c.is_control() && !c.is_whitespace() && !r#"()<>[]:;,\"@"#.contains(c);
+    if local.is_empty() || local.len() > 64 || !local.chars().all(atom) {
+        return refuse("has no valid part before the @");
+    }
+    if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
+        return refuse("has a misplaced dot before the @");
+    }
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.chars().all(|c| c == '-' || c.is_alphanumeric())
+    };
+    if !domain.split('.').all(label) {
+        return refuse("has no valid domain after the @");
+    }
+    Ok(text.to_lowercase())
+}
+
+fn parse_service(text: &str) -> Result<&str, Invalid> {
+    let valid = (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if valid { Ok(text) } else { Err(Invalid::new("service name", "must be 1 to 64 of a-z, 0-9 and -")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_normalised() {
+        assert_eq!(Email::parse(" Ann@Example.ORG ").unwrap().as_str(), "ann@example.org");
+    }
+
+    #[test]
+    fn bad_addresses_are_refused() {
+        for bad in ["", "a", "@b.c", "a@", "a b@c.d", "a@b..c", ".a@b.c", "a..b@c.d", "a@-b.c", "a\0@b.c", "a@b\n.c"] {
+            assert!(Email::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(Email::parse(&format!("{}@b.c", "a".repeat(65))).is_err());
+        assert!(Email::parse(&format!("a@{}", "b.".repeat(150))).is_err());
+    }
+
+    #[test]
+    fn topic_names_are_bounded() {
+        assert!(TopicName::parse(&"t".repeat(TopicName::MAX_BYTES)).is_ok());
+        let long = TopicName::parse(&"t".repeat(300)).unwrap_err();
+        assert_eq!(long.to_string(), "topic name has 300 bytes, more than 200");
+        for bad in ["", " a", "a ", "a\0b", "a\nb"] {
+            assert!(TopicName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+}

@@ -1,0 +1,130 @@
+//! Two-phase commit on the wire: the batch form the coordinator uses (cluster only), and the forms for people.
+
+use notifyx_model::{Email, Gid, Message, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Problem;
+
+/// Items per batch call, at every participant. More is refused with 413.
+pub const BATCH_MAX: usize = 512;
+
+/// What both participants are asked to prepare: the same for both, so that neither waits for the other's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Publish {
+    /// Chosen by the gateway, so that a repeated prepare makes the same notification.
+    pub notification_id: NotificationId,
+    pub topic_id: TopicId,
+    pub from_user_id: UserId,
+    pub from: Email,
+    pub message: Message,
+    /// Empty: every subscriber.
+    #[serde(default)]
+    pub to_users: Vec<UserId>,
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+/// `POST /api/2pc/prepare`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PrepareBatch {
+    pub items: Vec<Prepare>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Prepare {
+    pub gid: Gid,
+    pub publish: Publish,
+}
+
+/// One vote per item, in order.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Votes {
+    pub votes: Vec<Vote>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Vote {
+    Yes,
+    /// A business "no" (409, 403, 404), a tombstone (409) or another request under this gid (422): final.
+    No(Problem),
+    /// Could not tell: try again within the deadline.
+    Error(Problem),
+}
+
+/// `POST /api/2pc/commit` and `POST /api/2pc/rollback`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct GidBatch {
+    pub gids: Vec<Gid>,
+}
+
+/// One ack per gid, in order.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Acks {
+    pub acks: Vec<Ack>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ack {
+    /// Done, now or before. Persist says where a committed notification stands.
+    Done {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        applied: Option<Applied>,
+    },
+    /// The opposite was done, or a commit found nothing prepared: never flipped, always an alarm.
+    Violation(Problem),
+    /// Could not tell: retry for ever.
+    Error(Problem),
+}
+
+/// Where a committed notification stands in its topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Applied {
+    pub notification_id: NotificationId,
+    pub topic: TopicName,
+    pub offset: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast_no: Option<u64>,
+    pub inserted_at: Timestamp,
+}
+
+/// The answer to a prepare by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Prepared {
+    /// Name it in commit or rollback within 60 s; after that it is rolled back.
+    pub request_id: Gid,
+}
+
+/// `POST …/commit_2pc`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommitRequest {
+    pub request_id: Gid,
+}
+
+/// `GET /api/2pc/{gid}` of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransactionStatus {
+    pub gid: Gid,
+    pub state: TransactionState,
+    /// How many of the two participants have applied the decision.
+    pub applied: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub deadline: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TransactionState {
+    Preparing,
+    /// Decided, and final, applied or not.
+    Committed,
+    Aborted,
+    /// A participant contradicts the decision: an operator must look.
+    Quarantined,
+}
