@@ -13,10 +13,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{
-    DatabaseUrl, Error, OpenError,
-    url::Place,
-};
+use crate::{DatabaseUrl, Error, OpenError, url::Place};
 
 /// A service's migrations, one set per backend: `sqlx::migrate!("./migrations/sqlite")` and `…/postgres`.
 #[derive(Debug)]
@@ -66,7 +63,9 @@ impl Database {
     pub async fn open(url: &DatabaseUrl, options: Options, migrations: &Migrations) -> Result<Self, OpenError> {
         match url.place() {
             Place::Sqlite(path) => Ok(Self::Sqlite(open_sqlite(url, path, options, &migrations.sqlite).await?)),
-            Place::Postgres(server) => open_postgres(url, server, options, &migrations.postgres).await.map(Self::Postgres),
+            Place::Postgres(server) => {
+                open_postgres(url, server, options, &migrations.postgres).await.map(Self::Postgres)
+            }
         }
     }
 
@@ -82,7 +81,9 @@ impl Database {
     /// Connections that are open and how many of them wait for work: for metrics.
     pub fn usage(&self) -> (u32, usize) {
         match self {
-            Self::Sqlite(sqlite) => (sqlite.read.size() + sqlite.write.size(), sqlite.read.num_idle() + sqlite.write.num_idle()),
+            Self::Sqlite(sqlite) => {
+                (sqlite.read.size() + sqlite.write.size(), sqlite.read.num_idle() + sqlite.write.num_idle())
+            }
             Self::Postgres(pool) => (pool.size(), pool.num_idle()),
         }
     }
@@ -99,7 +100,12 @@ impl Database {
     }
 }
 
-async fn open_sqlite(url: &DatabaseUrl, path: &Path, options: Options, migrator: &Migrator) -> Result<Sqlite, OpenError> {
+async fn open_sqlite(
+    url: &DatabaseUrl,
+    path: &Path,
+    options: Options,
+    migrator: &Migrator,
+) -> Result<Sqlite, OpenError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)
         .map_err(|source| OpenError::Folder { folder: folder.display().to_string(), source })?;

@@ -98,16 +98,21 @@ fn binaries() -> PathBuf {
     let on_path = std::env::var_os("PATH")
         .into_iter()
         .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
-        .find(|folder| folder.join("initdb").exists());
+        // A link on the path may stand alone; its neighbours are where it points.
+        .find_map(|folder| folder.join("initdb").canonicalize().ok()?.parent().map(Path::to_path_buf));
     let debian = || {
-        let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|e| e.path().join("bin")).collect();
+        let mut versions: Vec<_> =
+            std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|e| e.path().join("bin")).collect();
         versions.retain(|folder| folder.join("initdb").exists());
         versions.sort();
         versions.pop()
     };
-    on_path
-        .or_else(debian)
-        .unwrap_or_else(|| panic!("no initdb on the path or under {}: `make setup` installs it", Path::new("/usr/lib/postgresql").display()))
+    on_path.or_else(debian).unwrap_or_else(|| {
+        panic!(
+            "no initdb on the path or under {}: `make setup` installs it",
+            Path::new("/usr/lib/postgresql").display()
+        )
+    })
 }
 
 /// Runs each named `async fn(store)` against both backends, as tests of their own: `sqlite::name` and `postgres::name`.

@@ -20,7 +20,11 @@ impl DatabaseUrl {
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err("sqlite: needs a path".into()) } else { Ok(Self(Place::Sqlite(path.into()))) };
+            return if path.is_empty() {
+                Err("sqlite: needs a path".into())
+            } else {
+                Ok(Self(Place::Sqlite(path.into())))
+            };
         }
         let url = Url::parse(text).map_err(|error| format!("not a database URL ({error})"))?;
         match url.scheme() {

@@ -173,5 +173,4 @@ mod tests {
             assert!(TopicName::parse(bad).is_err(), "{bad:?}");
         }
     }
-
 }

@@ -126,6 +126,9 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        assert_eq!(format!("{:?} {:?}", Secret::new("s3"), Token::parse(&"t".repeat(43)).unwrap()), "Secret(…) Token(…)");
+        assert_eq!(
+            format!("{:?} {:?}", Secret::new("s3"), Token::parse(&"t".repeat(43)).unwrap()),
+            "Secret(…) Token(…)"
+        );
     }
 }
