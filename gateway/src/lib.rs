@@ -1,1 +1,3 @@
 //! notifyx-gateway
+
+pub mod platform;
