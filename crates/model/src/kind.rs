@@ -32,7 +32,8 @@ pub trait Fault: std::error::Error + Send + Sync + 'static {
     fn kind(&self) -> Kind;
 
     /// A short stable word for programs, in `snake_case`: `topic_not_found`.
-    fn code(&self) -> &'static str;
+    /// Borrowed from the error: what a peer refused keeps the peer's word.
+    fn code(&self) -> &str;
 
     /// When it may help to try again.
     fn retry_after(&self) -> Option<Duration> {
