@@ -1,1 +1,23 @@
-//! notifyx-chassis
+//! How a service runs: what it is given, its door, who may enter, what every door answers, and how it stops.
+//!
+//! A service's `start` builds a [`Door`] from its routes and gets a [`Running`] back; health, readiness, metrics, status,
+//! tracing, error answers and the orderly end are here, once for all.
+
+mod caller;
+pub mod config;
+mod context;
+mod door;
+mod inner;
+pub mod reply;
+mod request;
+mod running;
+mod shared;
+pub mod telemetry;
+
+pub use caller::{Anyone, Caller, Denied, Identify, Unavailable, User};
+pub use context::{Cluster, Context};
+pub use door::{Door, Parts, batch_bodies};
+pub use reply::Failure;
+pub use request::observe;
+pub use running::{Running, StartError};
+pub use shared::Shared;

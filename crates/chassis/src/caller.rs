@@ -1,0 +1,241 @@
+//! Who is calling: another service (by the cluster's secret, possibly for a user) or a user (by token).
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web};
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use notifyx_model::{Email, Fault, Kind, Token, UserId};
+use notifyx_wire::{header, rest::auth::Identity};
+use tokio::runtime::Handle;
+
+use crate::{Cluster, Failure, shared};
+
+/// Tells whose a token is. Auth answers from its store; the others ask auth, through a cache that follows its revocations.
+#[async_trait]
+pub trait Identify: Send + Sync {
+    /// `None`: no such session, or it has ended.
+    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable>;
+}
+
+/// Nobody can say now whose a token is.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot check the token now: {0}")]
+pub struct Unavailable(pub String);
+
+impl Fault for Unavailable {
+    fn kind(&self) -> Kind {
+        Kind::Unavailable
+    }
+
+    fn code(&self) -> &'static str {
+        "auth_unavailable"
+    }
+}
+
+/// Why a caller may not enter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error("credentials are missing: send `Authorization: Bearer <token>` (get one by logging in)")]
+    Missing,
+    #[error("the token is unknown, has expired or was logged out: log in again")]
+    BadToken,
+    #[error("the cluster secret is wrong")]
+    BadSecret,
+    #[error("this is for services of the cluster only")]
+    ClusterOnly,
+    #[error("this call needs a user: send a token, or name the user beside the cluster secret")]
+    NoUser,
+    #[error("the header `{0}` is malformed")]
+    BadHeader(&'static str),
+}
+
+impl Fault for Denied {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Missing | Self::BadToken | Self::BadSecret | Self::NoUser => Kind::Unauthenticated,
+            Self::ClusterOnly => Kind::Forbidden,
+            Self::BadHeader(_) => Kind::Invalid,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Missing => "credentials_missing",
+            Self::BadToken => "token_invalid",
+            Self::BadSecret => "cluster_secret_invalid",
+            Self::ClusterOnly => "cluster_only",
+            Self::NoUser => "user_missing",
+            Self::BadHeader(_) => "header_invalid",
+        }
+    }
+}
+
+/// A known user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub email: Email,
+}
+
+/// A caller that proved itself.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    cluster: bool,
+    user: Option<User>,
+    token: Option<Token>,
+    client_address: String,
+}
+
+impl Caller {
+    /// The user who calls, or for whom a service calls.
+    pub fn user(&self) -> Result<&User, Denied> {
+        self.user.as_ref().ok_or(Denied::NoUser)
+    }
+
+    /// Passes only services of the cluster.
+    pub fn cluster(&self) -> Result<(), Denied> {
+        if self.cluster { Ok(()) } else { Err(Denied::ClusterOnly) }
+    }
+
+    /// The token that was sent, if it was by token.
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    /// The address at the front door.
+    pub fn client_address(&self) -> &str {
+        &self.client_address
+    }
+}
+
+/// A caller that need not prove itself: registering, logging in.
+#[derive(Clone, Debug)]
+pub struct Anyone {
+    pub client_address: String,
+    /// It carried the cluster's secret.
+    pub cluster: bool,
+}
+
+/// What a door needs to know its callers; app data.
+#[derive(Clone)]
+pub(crate) struct Doorkeeper {
+    pub(crate) cluster: Cluster,
+    pub(crate) identify: Option<Arc<dyn Identify>>,
+    pub(crate) runtime: Handle,
+}
+
+impl FromRequest for Anyone {
+    type Error = Failure;
+    type Future = std::future::Ready<Result<Self, Failure>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let found = doorkeeper(request);
+        std::future::ready(
+            claimed_cluster(request, &found)
+                .map_err(Failure::from)
+                .map(|cluster| Self { client_address: client_address(request, cluster), cluster }),
+        )
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let keeper = doorkeeper(request);
+        let request = request.clone();
+        Box::pin(async move { enter(&request, &keeper).await })
+    }
+}
+
+async fn enter(request: &HttpRequest, keeper: &Doorkeeper) -> Result<Caller, Failure> {
+    let mut cluster = claimed_cluster(request, keeper)?;
+    let mut bearer = bearer(request)?;
+    if let Some(Credential::Basic(password)) = &bearer {
+        // A browser's prompt on /dashboard: an operator types the cluster secret, a user a token.
+        if keeper.cluster.matches(password) {
+            cluster = true;
+            bearer = None;
+        }
+    }
+    let token = match bearer {
+        Some(Credential::Bearer(text) | Credential::Basic(text)) => {
+            Some(Token::parse(&text).map_err(|_| Denied::BadToken)?)
+        }
+        None => None,
+    };
+    let user = match (&token, cluster) {
+        (Some(token), _) => Some(identify(keeper, token.clone()).await?),
+        (None, true) => asserted(request)?,
+        (None, false) => return Err(Denied::Missing.into()),
+    };
+    Ok(Caller { cluster, user, token, client_address: client_address(request, cluster) })
+}
+
+async fn identify(keeper: &Doorkeeper, token: Token) -> Result<User, Failure> {
+    let identify = keeper.identify.clone().ok_or(Denied::ClusterOnly)?;
+    let identity = shared::on(&keeper.runtime, async move { identify.identify(&token).await }).await?;
+    let identity = identity.ok_or(Denied::BadToken)?;
+    Ok(User { id: identity.id, email: identity.email })
+}
+
+enum Credential {
+    Bearer(String),
+    Basic(String),
+}
+
+fn bearer(request: &HttpRequest) -> Result<Option<Credential>, Denied> {
+    if let Some(value) = request.headers().get(AUTHORIZATION) {
+        let text = value.to_str().map_err(|_| Denied::BadHeader("authorization"))?;
+        let (scheme, rest) = text.split_once(' ').ok_or(Denied::BadHeader("authorization"))?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Ok(Some(Credential::Bearer(rest.trim().to_owned())));
+        }
+        if scheme.eq_ignore_ascii_case("basic") {
+            let decoded = STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let (_, password) =
+                decoded.as_deref().and_then(|pair| pair.split_once(':')).ok_or(Denied::BadHeader("authorization"))?;
+            return Ok(Some(Credential::Basic(password.to_owned())));
+        }
+        return Err(Denied::BadHeader("authorization"));
+    }
+    match request.headers().get(header::DURIAN_TOKEN) {
+        Some(value) => {
+            let text = value.to_str().map_err(|_| Denied::BadHeader(header::DURIAN_TOKEN))?;
+            Ok(Some(Credential::Bearer(text.to_owned())))
+        }
+        None => Ok(None),
+    }
+}
+
+fn claimed_cluster(request: &HttpRequest, keeper: &Doorkeeper) -> Result<bool, Denied> {
+    match request.headers().get(header::CLUSTER_SECRET) {
+        None => Ok(false),
+        Some(value) if value.to_str().is_ok_and(|claimed| keeper.cluster.matches(claimed)) => Ok(true),
+        Some(_) => Err(Denied::BadSecret),
+    }
+}
+
+/// `<user id> <e-mail>`, believed because the secret beside it was right.
+fn asserted(request: &HttpRequest) -> Result<Option<User>, Denied> {
+    let Some(value) = request.headers().get(header::ASSERTED_USER) else { return Ok(None) };
+    let bad = || Denied::BadHeader(header::ASSERTED_USER);
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| bad())?;
+    let (id, email) = text.split_once(' ').ok_or_else(bad)?;
+    Ok(Some(User { id: id.parse().map_err(|_| bad())?, email: Email::parse(email).map_err(|_| bad())? }))
+}
+
+fn client_address(request: &HttpRequest, cluster: bool) -> String {
+    let told = request.headers().get(header::CLIENT_ADDRESS).filter(|_| cluster).and_then(|value| value.to_str().ok());
+    match told {
+        Some(address) if address.len() <= 64 => address.to_owned(),
+        Some(_) | None => request.peer_addr().map_or_else(|| "unknown".to_owned(), |peer| peer.ip().to_string()),
+    }
+}
+
+fn doorkeeper(request: &HttpRequest) -> Doorkeeper {
+    let keeper = request.app_data::<web::Data<Doorkeeper>>().expect("every door of chassis has its keeper");
+    keeper.as_ref().clone()
+}

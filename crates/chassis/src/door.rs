@@ -1,0 +1,390 @@
+//! A service's HTTP door: its routes, and around them what every door has.
+
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer, ResponseError,
+    error::{JsonPayloadError, PathError, QueryPayloadError},
+    middleware::from_fn,
+    web::{self, ServiceConfig},
+};
+use notifyx_model::Timestamp;
+use prometheus::Registry;
+use serde::Serialize;
+
+use crate::{
+    Context, Failure, Identify, Running, StartError,
+    caller::Doorkeeper,
+    inner::{self, Inner},
+    observe,
+    request::Requests,
+};
+
+/// Larger than any batch of the coordinator's short messages needs; a 2 MiB body is refused before it is read.
+pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// A cluster call carries up to 512 messages of 64 kB.
+const BATCH_BYTES_MAX: usize = 40 * 1024 * 1024;
+
+/// Idle connections of other services are kept longer than their clients keep them, so that the client closes first.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// A slow client may take this long for its request's head; idle time between requests is [`KEEP_ALIVE`]'s.
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests in flight get this long to finish once the door closes.
+const DRAIN_SECONDS: u64 = 5;
+
+pub(crate) type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+pub(crate) type Figures = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+type Routes = Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>;
+
+/// Builds a door; [`Door::listen`] opens it.
+pub struct Door {
+    name: &'static str,
+    context: Context,
+    registry: Registry,
+    inner: Inner,
+    identify: Option<Arc<dyn Identify>>,
+    routes: Option<Routes>,
+}
+
+impl Door {
+    pub fn new(name: &'static str, context: &Context) -> Self {
+        let registry = Registry::new();
+        crate::telemetry::build_info(&registry, name);
+        let inner = Inner::new(name, context, registry.clone());
+        Self { name, context: context.clone(), registry, inner, identify: None, routes: None }
+    }
+
+    /// Where the service registers its own metrics. One registry per service: two platforms fit in one process.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Shown on `/status` and `/dashboard`; secrets and passwords mask themselves when serialised.
+    #[must_use]
+    pub fn config(mut self, config: &impl Serialize) -> Self {
+        self.inner.config = serde_json::to_value(config).unwrap_or_default();
+        self
+    }
+
+    /// A condition of being ready.
+    #[must_use]
+    pub fn ready<F, Fut>(mut self, name: &'static str, check: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.inner.checks.push((name, Arc::new(move || Box::pin(check()))));
+        self
+    }
+
+    /// The service's own figures for `/status` and `/dashboard`; cheap, as pages ask often.
+    #[must_use]
+    pub fn figures(mut self, figures: impl Fn() -> serde_json::Value + Send + Sync + 'static) -> Self {
+        self.inner.figures = Some(Arc::new(figures));
+        self
+    }
+
+    /// How user tokens are resolved. Without it the door takes the cluster's secret only.
+    #[must_use]
+    pub fn identify(mut self, identify: Arc<dyn Identify>) -> Self {
+        self.identify = Some(identify);
+        self
+    }
+
+    /// Serves the description at `/api/openapi.json`.
+    #[must_use]
+    pub fn openapi(mut self, api: utoipa::openapi::OpenApi) -> Self {
+        self.inner.openapi = Some(api);
+        self
+    }
+
+    #[must_use]
+    pub fn routes(mut self, routes: impl Fn(&mut ServiceConfig) + Send + Sync + 'static) -> Self {
+        self.routes = Some(Arc::new(routes));
+        self
+    }
+
+    /// What the gateway's own server needs to give its REST side the same frame.
+    pub fn parts(self) -> Parts {
+        let doorkeeper =
+            Doorkeeper { cluster: self.context.cluster, identify: self.identify, runtime: self.context.runtime };
+        Parts {
+            doorkeeper: web::Data::new(doorkeeper),
+            requests: web::Data::new(Requests::new(&self.registry)),
+            inner: web::Data::new(self.inner),
+            routes: self.routes,
+        }
+    }
+
+    /// Binds and serves. One worker: an inner service decodes and answers there, and works on the shared runtime.
+    pub async fn listen(self, address: SocketAddr) -> Result<Running, StartError> {
+        let (name, runtime) = (self.name, self.context.runtime.clone());
+        let parts = self.parts();
+        let server = HttpServer::new(move || {
+            let parts = parts.clone();
+            App::new().wrap(from_fn(observe)).configure(move |config| parts.configure(config))
+        })
+        .workers(1)
+        .backlog(4096)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+        .shutdown_timeout(DRAIN_SECONDS)
+        .disable_signals()
+        .bind(address)
+        .map_err(|source| StartError::Bind { address, source })?;
+        let bound = *server.addrs().first().expect("bind succeeded");
+        let server = server.run();
+        let handle = server.handle();
+        let serving = runtime.spawn(server);
+        tracing::info!(service = name, address = %bound, "{name} listens on {bound}");
+        Ok(Running::new(name, bound, handle, serving))
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A door's frame and routes, for any actix `App`: `App::new().wrap(from_fn(observe)).configure(|c| parts.configure(c))`.
+#[derive(Clone)]
+pub struct Parts {
+    doorkeeper: web::Data<Doorkeeper>,
+    requests: web::Data<Requests>,
+    inner: web::Data<Inner>,
+    routes: Option<Routes>,
+}
+
+impl Parts {
+    pub fn configure(&self, config: &mut ServiceConfig) {
+        config
+            .app_data(self.doorkeeper.clone())
+            .app_data(self.requests.clone())
+            .app_data(self.inner.clone())
+            .app_data(json_config(BODY_BYTES_MAX))
+            .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+            .app_data(web::QueryConfig::default().error_handler(|error, _| bad_query(&error).into()))
+            .app_data(web::PathConfig::default().error_handler(|error, _| bad_path(&error).into()));
+        inner::routes(config);
+        if let Some(routes) = &self.routes {
+            routes(config);
+        }
+        config.default_service(web::to(not_found));
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// For a scope of cluster-only batch routes: `web::scope("/api/2pc").app_data(batch_bodies())`.
+pub fn batch_bodies() -> web::JsonConfig {
+    json_config(BATCH_BYTES_MAX)
+}
+
+fn json_config(bytes_max: usize) -> web::JsonConfig {
+    web::JsonConfig::default().limit(bytes_max).error_handler(move |error, _| bad_json(&error, bytes_max).into())
+}
+
+fn bad_json(error: &JsonPayloadError, bytes_max: usize) -> Failure {
+    match error {
+        JsonPayloadError::OverflowKnownLength { .. } | JsonPayloadError::Overflow { .. } => {
+            Failure::made(413, "body_too_large", format!("the body has more than {bytes_max} bytes"))
+        }
+        JsonPayloadError::ContentType => {
+            Failure::made(415, "content_type_invalid", "send `Content-Type: application/json`")
+        }
+        JsonPayloadError::Deserialize(error) => {
+            Failure::made(400, "body_invalid", format!("the body is not what this path takes: {error}"))
+        }
+        other => Failure::made(400, "body_invalid", format!("the body could not be read: {other}")),
+    }
+}
+
+fn bad_query(error: &QueryPayloadError) -> Failure {
+    Failure::made(400, "query_invalid", format!("the query is not what this path takes: {error}"))
+}
+
+fn bad_path(error: &PathError) -> Failure {
+    Failure::made(400, "path_invalid", format!("the path holds an invalid value: {error}"))
+}
+
+async fn not_found(request: HttpRequest) -> HttpResponse {
+    let shown: String = request.path().chars().take(200).collect();
+    Failure::made(404, "route_not_found", format!("there is nothing at {} {shown}", request.method())).error_response()
+}
+
+/// How long a service has been up.
+pub(crate) fn uptime(started: Timestamp, now: Timestamp) -> u64 {
+    now.since(started).as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use notifyx_model::{Clock, Email, Secret, Token, UserId};
+    use notifyx_wire::{header, rest::Problem, rest::auth::Identity};
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{Caller, Cluster, Unavailable};
+
+    const TOKEN: &str = "a-token-that-is-long-enough";
+
+    struct OneUser(Identity);
+
+    #[async_trait]
+    impl Identify for OneUser {
+        async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+            Ok((token.as_str() == TOKEN).then(|| self.0.clone()))
+        }
+    }
+
+    async fn whoami(caller: Caller) -> Result<String, Failure> {
+        Ok(caller.user()?.email.to_string())
+    }
+
+    async fn cluster_only(caller: Caller) -> Result<String, Failure> {
+        caller.cluster()?;
+        Ok(caller.client_address().to_owned())
+    }
+
+    async fn echo(body: web::Json<Value>) -> web::Json<Value> {
+        body
+    }
+
+    async fn open() -> (Running, String, Context) {
+        let context = Context {
+            clock: Clock::system(),
+            shutdown: CancellationToken::new(),
+            runtime: tokio::runtime::Handle::current(),
+            cluster: Cluster::new(Secret::new("cluster-secret")),
+            discovery: Vec::new(),
+        };
+        let now = context.clock.now();
+        let ann = Identity {
+            id: UserId::new(&context.clock),
+            email: Email::parse("ann@example.org").unwrap(),
+            created_at: now,
+            expires_at: now,
+        };
+        let stopping = context.shutdown.clone();
+        let running = Door::new("test", &context)
+            .config(&json!({ "database": "<b>" }))
+            .ready("stopping", move || {
+                let stopping = stopping.is_cancelled();
+                async move { if stopping { Err("told so".into()) } else { Ok(()) } }
+            })
+            .identify(Arc::new(OneUser(ann)))
+            .routes(|config| {
+                config
+                    .route("/whoami", web::get().to(whoami))
+                    .route("/cluster", web::get().to(cluster_only))
+                    .route("/echo", web::post().to(echo));
+            })
+            .listen("127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap();
+        let base = format!("http://{}", running.address());
+        (running, base, context)
+    }
+
+    async fn problem(answer: reqwest::Response) -> (u16, String) {
+        assert_eq!(answer.headers()["content-type"], Problem::MEDIA_TYPE);
+        let id = answer.headers()[header::REQUEST_ID].to_str().unwrap().to_owned();
+        let problem: Problem = answer.json().await.unwrap();
+        assert_eq!(problem.request_id, Some(id));
+        (problem.status, problem.code)
+    }
+
+    #[tokio::test]
+    async fn only_those_who_prove_themselves_enter() {
+        let (running, base, _) = open().await;
+        let http = reqwest::Client::new();
+        let get = |path: &str| http.get(format!("{base}{path}"));
+        assert_eq!(problem(get("/whoami").send().await.unwrap()).await, (401, "credentials_missing".into()));
+        let wrong = get("/whoami").bearer_auth("another-token-that-is-wrong").send().await.unwrap();
+        assert_eq!(problem(wrong).await, (401, "token_invalid".into()));
+        let right = get("/whoami").bearer_auth(TOKEN).send().await.unwrap();
+        assert_eq!(right.text().await.unwrap(), "ann@example.org");
+        let older = get("/whoami").header(header::DURIAN_TOKEN, TOKEN).send().await.unwrap();
+        assert_eq!(older.text().await.unwrap(), "ann@example.org");
+        let user = get("/cluster").bearer_auth(TOKEN).send().await.unwrap();
+        assert_eq!(problem(user).await, (403, "cluster_only".into()));
+        let stranger = get("/cluster").header(header::CLUSTER_SECRET, "guess").send().await.unwrap();
+        assert_eq!(problem(stranger).await, (401, "cluster_secret_invalid".into()));
+        let service = get("/cluster")
+            .header(header::CLUSTER_SECRET, "cluster-secret")
+            .header(header::CLIENT_ADDRESS, "203.0.113.9");
+        assert_eq!(service.send().await.unwrap().text().await.unwrap(), "203.0.113.9");
+        let asserted = get("/whoami")
+            .header(header::CLUSTER_SECRET, "cluster-secret")
+            .header(header::ASSERTED_USER, format!("{} bob@example.org", UserId::new(&Clock::system())));
+        assert_eq!(asserted.send().await.unwrap().text().await.unwrap(), "bob@example.org");
+        let unproven =
+            get("/whoami").header(header::ASSERTED_USER, format!("{} bob@example.org", UserId::new(&Clock::system())));
+        assert_eq!(problem(unproven.send().await.unwrap()).await, (401, "credentials_missing".into()));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn bad_input_gets_a_problem() {
+        let (running, base, _) = open().await;
+        let http = reqwest::Client::new();
+        let post =
+            |body: String| http.post(format!("{base}/echo")).header("content-type", "application/json").body(body);
+        assert_eq!(problem(post("{".into()).send().await.unwrap()).await, (400, "body_invalid".into()));
+        let large = post(format!("\"{}\"", "x".repeat(2 * 1024 * 1024))).send().await.unwrap();
+        assert_eq!(problem(large).await, (413, "body_too_large".into()));
+        let text = http.post(format!("{base}/echo")).body("{}").send().await.unwrap();
+        assert_eq!(problem(text).await, (415, "content_type_invalid".into()));
+        let nowhere = http.get(format!("{base}/nowhere")).send().await.unwrap();
+        assert_eq!(problem(nowhere).await, (404, "route_not_found".into()));
+        let wrong_way = http.delete(format!("{base}/echo")).send().await.unwrap();
+        assert_eq!(problem(wrong_way).await, (405, "method_not_allowed".into()));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn every_door_tells_how_it_is() {
+        let (running, base, context) = open().await;
+        let http = reqwest::Client::new();
+        let get = |path: &str| http.get(format!("{base}{path}"));
+        assert_eq!(get("/health").send().await.unwrap().status(), 200);
+        assert_eq!(get("/ready").send().await.unwrap().status(), 200);
+        assert_eq!(get("/status").send().await.unwrap().status(), 401);
+        let status: Value = get("/status").bearer_auth(TOKEN).send().await.unwrap().json().await.unwrap();
+        assert_eq!((&status["service"], &status["ready"]), (&json!("test"), &json!(true)));
+        let prompt = get("/dashboard").send().await.unwrap();
+        assert!(prompt.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic"));
+        let page =
+            get("/dashboard").basic_auth("op", Some("cluster-secret")).send().await.unwrap().text().await.unwrap();
+        assert!(page.contains("&lt;b&gt;") && page.contains("ready"), "{page}");
+        let metrics = get("/metrics").send().await.unwrap().text().await.unwrap();
+        assert!(
+            metrics.contains(r#"notifyx_http_requests_total{method="GET",route="/status",status="401"} 1"#),
+            "{metrics}"
+        );
+        assert!(metrics.contains("notifyx_build_info"));
+        context.shutdown.cancel();
+        assert_eq!(get("/ready").send().await.unwrap().status(), 503);
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_trace_is_carried_on() {
+        let (running, base, _) = open().await;
+        let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let answer = reqwest::Client::new().get(format!("{base}/health")).header(header::TRACEPARENT, sent);
+        let answer = answer.send().await.unwrap();
+        assert_eq!(answer.headers()[header::REQUEST_ID], "4bf92f3577b34da6a3ce929d0e0e4736");
+        running.stop().await;
+    }
+}

@@ -1,0 +1,92 @@
+//! What happens around every request: its trace, its log line, its measure.
+
+use std::time::Instant;
+
+use actix_web::{
+    Error, HttpMessage, ResponseError,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{StatusCode, header::HeaderName, header::HeaderValue},
+    middleware::Next,
+    web,
+};
+use notifyx_wire::{header, trace::TraceContext};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use tracing::Instrument;
+
+use crate::Failure;
+
+/// Requests by route pattern, method and status; app data.
+#[derive(Clone, Debug)]
+pub(crate) struct Requests {
+    count: IntCounterVec,
+    seconds: HistogramVec,
+    in_flight: IntGauge,
+}
+
+impl Requests {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let count = IntCounterVec::new(
+            Opts::new("notifyx_http_requests_total", "requests answered"),
+            &["route", "method", "status"],
+        );
+        // From a cached look-up to a publish that waits for its deadline.
+        let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        let seconds = HistogramVec::new(
+            HistogramOpts::new("notifyx_http_request_seconds", "time to answer").buckets(buckets),
+            &["route"],
+        );
+        let in_flight = IntGauge::new("notifyx_http_requests_in_flight", "requests being answered");
+        let (count, seconds, in_flight) =
+            (count.expect("valid name"), seconds.expect("valid name"), in_flight.expect("valid name"));
+        registry.register(Box::new(count.clone())).expect("one door per registry");
+        registry.register(Box::new(seconds.clone())).expect("one door per registry");
+        registry.register(Box::new(in_flight.clone())).expect("one door per registry");
+        Self { count, seconds, in_flight }
+    }
+}
+
+/// Middleware of every door: `App::new().wrap(from_fn(observe))`.
+pub async fn observe(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let told = request.headers().get(header::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let trace = told.and_then(TraceContext::parse).map_or_else(TraceContext::begin, TraceContext::child);
+    let request_id = trace.request_id();
+    let span = tracing::info_span!("request", %request_id, method = %request.method(), path = request.path());
+    let requests = request.app_data::<web::Data<Requests>>().cloned();
+    let method = request.method().to_string();
+    let started = Instant::now();
+    request.extensions_mut().insert(trace);
+    if let Some(requests) = &requests {
+        requests.in_flight.inc();
+    }
+    let answered = trace.scope(next.call(request).instrument(span.clone())).await;
+    if let Some(requests) = &requests {
+        requests.in_flight.dec();
+    }
+    let mut response = answered?.map_into_boxed_body();
+    let status = response.status();
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = response.headers().get(actix_web::http::header::ALLOW).cloned();
+        let failure = Failure::made(405, "method_not_allowed", "this path does not take that method");
+        let body = failure.error_response();
+        response = response.into_response(body);
+        if let Some(allowed) = allowed {
+            response.headers_mut().insert(actix_web::http::header::ALLOW, allowed);
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(HeaderName::from_static(header::REQUEST_ID), value);
+    }
+    let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(requests) = requests {
+        requests.count.with_label_values(&[route.as_str(), &method, status.as_str()]).inc();
+        requests.seconds.with_label_values(&[route.as_str()]).observe(seconds);
+    }
+    let _entered = span.enter();
+    tracing::debug!(status = status.as_u16(), seconds, "answered");
+    Ok(response)
+}

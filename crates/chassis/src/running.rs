@@ -1,0 +1,83 @@
+//! A service that runs, and how it stops: first it says goodbye, then it drains, then it flushes.
+
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin};
+
+use actix_web::dev::ServerHandle;
+use tokio::task::JoinHandle;
+
+type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A service behind its open door. Dropping it does not stop it: call [`Running::stop`].
+pub struct Running {
+    name: &'static str,
+    address: SocketAddr,
+    server: ServerHandle,
+    serving: JoinHandle<std::io::Result<()>>,
+    before: Vec<Hook>,
+    after: Vec<Hook>,
+}
+
+impl Running {
+    /// For a door that chassis did not build itself: the gateway's.
+    pub fn new(
+        name: &'static str,
+        address: SocketAddr,
+        server: ServerHandle,
+        serving: JoinHandle<std::io::Result<()>>,
+    ) -> Self {
+        Self { name, address, server, serving, before: Vec::new(), after: Vec::new() }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where it really listens, also when port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs before the door closes: leave the registry, close sockets.
+    pub fn before_stop(&mut self, hook: impl Future<Output = ()> + Send + 'static) {
+        self.before.push(Box::pin(hook));
+    }
+
+    /// Runs after the last request was answered, the hook added last first: flush batches, close the database.
+    pub fn after_stop(&mut self, hook: impl Future<Output = ()> + Send + 'static) {
+        self.after.push(Box::pin(hook));
+    }
+
+    /// Stops in order. Bounded by the server's own drain time; hooks bound themselves.
+    pub async fn stop(self) {
+        for hook in self.before {
+            hook.await;
+        }
+        self.server.stop(true).await;
+        match self.serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(service = self.name, %error, "the server ended with an error"),
+            Err(error) => tracing::warn!(service = self.name, %error, "the server's task ended badly"),
+        }
+        for hook in self.after.into_iter().rev() {
+            hook.await;
+        }
+        tracing::info!(service = self.name, "{} has stopped", self.name);
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// A service could not start; the sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}")]
+    Bind { address: SocketAddr, source: std::io::Error },
+    #[error("cannot open the database")]
+    Database(#[from] notifyx_database::OpenError),
+    #[error("{0}")]
+    Other(String),
+}
