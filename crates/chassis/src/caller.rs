@@ -175,9 +175,9 @@ async fn enter(request: &HttpRequest, keeper: &Doorkeeper) -> Result<Caller, Fai
 }
 
 async fn identify(keeper: &Doorkeeper, token: Token) -> Result<User, Failure> {
-    let identify = keeper.identify.clone().ok_or(Denied::ClusterOnly)?;
-    let identity = shared::on(&keeper.runtime, async move { identify.identify(&token).await }).await?;
-    let identity = identity.ok_or(Denied::BadToken)?;
+    let sessions = keeper.identify.clone().ok_or(Denied::ClusterOnly)?;
+    let found = shared::on(&keeper.runtime, async move { sessions.identify(&token).await }).await?;
+    let identity = found.ok_or(Denied::BadToken)?;
     Ok(User { id: identity.id, email: identity.email })
 }
 

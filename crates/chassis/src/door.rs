@@ -17,7 +17,7 @@ use crate::{
     caller::Doorkeeper,
     inner::{self, Inner},
     observe,
-    request::Requests,
+    request::{Requests, method_not_allowed},
 };
 
 /// Larger than any batch of the coordinator's short messages needs; a 2 MiB body is refused before it is read.
@@ -120,6 +120,7 @@ impl Door {
     }
 
     /// Binds and serves. One worker: an inner service decodes and answers there, and works on the shared runtime.
+    #[expect(clippy::unused_async, reason = "callers start services in async code; binding may come to wait")]
     pub async fn listen(self, address: SocketAddr) -> Result<Running, StartError> {
         let (name, runtime) = (self.name, self.context.runtime.clone());
         let parts = self.parts();
@@ -216,6 +217,9 @@ fn bad_path(error: &PathError) -> Failure {
 }
 
 async fn not_found(request: HttpRequest) -> HttpResponse {
+    if request.resource_map().match_pattern(request.path()).is_some() {
+        return method_not_allowed().error_response();
+    }
     let shown: String = request.path().chars().take(200).collect();
     Failure::made(404, "route_not_found", format!("there is nothing at {} {shown}", request.method())).error_response()
 }

@@ -4,9 +4,12 @@ use std::time::Instant;
 
 use actix_web::{
     Error, HttpMessage, ResponseError,
-    body::{BoxBody, MessageBody},
+    body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{StatusCode, header::HeaderName, header::HeaderValue},
+    http::{
+        StatusCode,
+        header::{ALLOW, HeaderName, HeaderValue},
+    },
     middleware::Next,
     web,
 };
@@ -68,13 +71,15 @@ pub async fn observe(
     }
     let mut response = answered?.map_into_boxed_body();
     let status = response.status();
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = response.headers().get(actix_web::http::header::ALLOW).cloned();
-        let failure = Failure::made(405, "method_not_allowed", "this path does not take that method");
-        let body = failure.error_response();
-        response = response.into_response(body);
+    if status == StatusCode::METHOD_NOT_ALLOWED
+        && matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0))
+    {
+        // actix answers a resource's other methods itself, and says nothing.
+        let allowed = response.headers().get(ALLOW).cloned();
+        let said = trace.scope(async { method_not_allowed().error_response() }).await;
+        response = response.into_response(said);
         if let Some(allowed) = allowed {
-            response.headers_mut().insert(actix_web::http::header::ALLOW, allowed);
+            response.headers_mut().insert(ALLOW, allowed);
         }
     }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -89,4 +94,8 @@ pub async fn observe(
     let _entered = span.enter();
     tracing::debug!(status = status.as_u16(), seconds, "answered");
     Ok(response)
+}
+
+pub(crate) fn method_not_allowed() -> Failure {
+    Failure::made(405, "method_not_allowed", "this path does not take that method")
 }
