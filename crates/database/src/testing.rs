@@ -121,17 +121,21 @@ fn binaries() -> PathBuf {
 macro_rules! conformance {
     ($open:path, $migrations:expr; $($case:ident),+ $(,)?) => {
         mod sqlite {
+            use super::*;
+
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 let kept = $crate::testing::sqlite($migrations).await;
-                super::$case(super::$open(&kept.database).await).await;
+                super::$case($open(&kept.database).await).await;
             })+
         }
         mod postgres {
+            use super::*;
+
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 let kept = $crate::testing::postgres($migrations).await;
-                super::$case(super::$open(&kept.database).await).await;
+                super::$case($open(&kept.database).await).await;
             })+
         }
     };
