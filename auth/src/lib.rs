@@ -1,1 +1,3 @@
-//! notifyx-auth
+//! Accounts, sessions and the log of revocations.
+
+mod store;
