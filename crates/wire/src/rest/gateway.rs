@@ -1,6 +1,6 @@
 //! Bodies that only the gateway knows; the others are those of the services behind it.
 
-use notifyx_model::{Gid, Message, NotificationId, Priority, TopicId, TopicName};
+use notifyx_model::{Email, Gid, Message, NotificationId, Priority, TopicId, TopicName, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -40,4 +40,11 @@ pub struct Done {
 
 impl Done {
     pub const YES: Self = Self { success: true };
+}
+
+/// `GET /api/users/self` of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Myself {
+    pub id: UserId,
+    pub email: Email,
 }

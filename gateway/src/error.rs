@@ -1,0 +1,74 @@
+//! What can go wrong in the gateway itself. What the services behind it refuse passes through as they said it.
+
+use notifyx_batch::Rejected;
+use notifyx_mesh::CallError;
+use notifyx_model::{Fault, Invalid, Kind, RECIPIENTS_MAX, TopicName};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("name the topic: either `topic` (its name) or `topic_id`, not both")]
+    WhichTopic,
+    #[error("topic `{0}` not found: a topic is created by joining it, or with POST /api/topics")]
+    TopicNotFound(TopicName),
+    #[error("only the creator of topic `{0}` publishes to it")]
+    NotCreator(TopicName),
+    #[error("{count} recipients are more than {RECIPIENTS_MAX}: a larger audience is a topic of its own")]
+    TooManyRecipients { count: usize },
+    #[error("recipient `{0}` is neither a user id nor the e-mail address of a user")]
+    UnknownRecipient(String),
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    #[error("the idempotency key must be 1 to 255 visible ASCII characters")]
+    BadKey,
+    #[error("this key was used before for another request: take a new key")]
+    KeyReused,
+    #[error("the notification was not published ({reason}); the same request may be sent again")]
+    Aborted { reason: String },
+    #[error("transaction `{0}` not found")]
+    TransactionNotFound(notifyx_model::Gid),
+    #[error("the store of transactions failed")]
+    Store(#[from] notifyx_commit::StoreError),
+    #[error("the gateway is busy: {0}")]
+    Busy(#[from] Rejected),
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Call(error) => error.kind(),
+            Self::WhichTopic | Self::Invalid(_) | Self::BadKey | Self::TooManyRecipients { .. } => Kind::Invalid,
+            Self::TopicNotFound(_) | Self::TransactionNotFound(_) => Kind::NotFound,
+            Self::NotCreator(_) => Kind::Forbidden,
+            Self::UnknownRecipient(_) => Kind::Conflict,
+            Self::KeyReused => Kind::Mismatch,
+            Self::Aborted { .. } | Self::Busy(_) | Self::Store(_) => Kind::Unavailable,
+        }
+    }
+
+    fn code(&self) -> &str {
+        match self {
+            Self::Call(error) => error.code(),
+            Self::WhichTopic => "topic_missing",
+            Self::TopicNotFound(_) => "topic_not_found",
+            Self::NotCreator(_) => "not_creator",
+            Self::TooManyRecipients { .. } => "too_many_recipients",
+            Self::UnknownRecipient(_) => "recipient_unknown",
+            Self::Invalid(_) => "invalid",
+            Self::BadKey => "idempotency_key_invalid",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::Aborted { .. } => "aborted",
+            Self::TransactionNotFound(_) => "transaction_not_found",
+            Self::Store(_) => "store_unavailable",
+            Self::Busy(_) => "busy",
+        }
+    }
+
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Call(error) => error.retry_after(),
+            _ => matches!(self.kind(), Kind::Unavailable).then_some(std::time::Duration::from_secs(1)),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The description of the public API, made from the code, and the page to browse it.
+
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::{accounts, counter, notifications, subscribers, topics, transactions};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Notifyx", description = "Publish once: it reaches every subscriber. Errors are `application/problem+json` (RFC 9457)."),
+    paths(
+        accounts::register,
+        accounts::log_in,
+        accounts::log_out,
+        accounts::myself,
+        topics::list,
+        topics::create,
+        topics::get,
+        topics::set_status,
+        topics::seen_up_to,
+        subscribers::subscribe,
+        subscribers::list,
+        subscribers::unsubscribe,
+        notifications::publish,
+        notifications::inbox,
+        notifications::unread,
+        notifications::seen,
+        counter::own,
+        counter::of_topic,
+        transactions::status,
+    ),
+    modifiers(&Bearer),
+    security(("token" = []))
+)]
+struct Description;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+pub(crate) fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+/// `/docs/`: reads `/api/openapi.json`, which chassis serves. Its files are compiled in: nothing is fetched from elsewhere.
+pub(super) fn browser() -> SwaggerUi {
+    SwaggerUi::new("/docs/{_:.*}").config(Config::from("/api/openapi.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_public_path_is_described() {
+        let api = serde_json::to_value(description()).unwrap();
+        let paths: Vec<_> = api["paths"].as_object().unwrap().keys().cloned().collect();
+        for expected in ["/api/register_user", "/api/login", "/api/notifications", "/api/2pc/{gid}", "/api/topics/{id}/seen"] {
+            assert!(paths.iter().any(|path| path == expected), "{expected} is not among {paths:?}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The platform behind the sockets, for real: the services over the mesh, the publisher, the sessions of auth.
+
+use async_trait::async_trait;
+use notifyx_chassis::{User, reply::problem};
+use notifyx_mesh::Sessions;
+use notifyx_model::{Fault, Kind, NotificationId, TopicId, TopicName, UserId};
+use notifyx_wire::rest::{
+    Problem,
+    auth::Credentials,
+    gateway::{PublishAnswer, PublishRequest},
+    persist::{Head, InboxItem, Log, Topic, Unread},
+};
+use std::sync::Arc;
+
+use super::{NewPublish, Platform, Published, SocketCredentials, SocketUser};
+use crate::{
+    Error,
+    backends::Backends,
+    publish::{Accepted, Publisher},
+};
+
+/// A socket that asks for its inbox gets the newest of it.
+const OWN_NOTIFICATIONS: u32 = 100;
+
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) backends: Backends,
+    pub(crate) publisher: Publisher,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+/// What the REST door asks for beyond single calls.
+impl Live {
+    pub(crate) async fn publish_request(
+        &self,
+        by: &User,
+        request: PublishRequest,
+        key: Option<String>,
+    ) -> Result<PublishAnswer, Error> {
+        let PublishRequest { topic, topic_id, message, to, priority } = request;
+        let topic = match (topic, topic_id) {
+            (Some(name), None) => name,
+            (None, Some(id)) => self.backends.topic(by, id).await?.name,
+            (None, None) | (Some(_), Some(_)) => return Err(Error::WhichTopic),
+        };
+        let new = NewPublish { topic: topic.clone(), message, to, priority, key };
+        let Accepted { id, gid, offset } = self.publisher.publish(by, new).await?;
+        Ok(PublishAnswer { success: true, id, gid, topic, offset })
+    }
+
+    /// Marks one as seen; the user's open sockets are told.
+    pub(crate) async fn seen(&self, by: &User, id: NotificationId) -> Result<Unread, Error> {
+        let unread = self.backends.seen(by, id).await?;
+        self.hub.unread_changed(by.id);
+        Ok(unread)
+    }
+
+    pub(crate) async fn seen_up_to(&self, by: &User, topic: TopicId, offset: u64) -> Result<Unread, Error> {
+        let unread = self.backends.seen_up_to(by, topic, offset).await?;
+        self.hub.unread_changed(by.id);
+        Ok(unread)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the token is unknown, has expired or was logged out: log in again")]
+struct BadToken;
+
+impl Fault for BadToken {
+    fn kind(&self) -> Kind {
+        Kind::Unauthenticated
+    }
+
+    fn code(&self) -> &'static str {
+        "token_invalid"
+    }
+}
+
+impl From<&SocketUser> for User {
+    fn from(user: &SocketUser) -> Self {
+        Self { id: user.id, email: user.email.clone() }
+    }
+}
+
+fn said<T, E: Fault>(result: Result<T, E>) -> Result<T, Problem> {
+    result.map_err(|error| problem(&error))
+}
+
+#[async_trait]
+impl Platform for Live {
+    async fn authenticate(&self, credentials: SocketCredentials, client_address: &str) -> Result<SocketUser, Problem> {
+        match credentials {
+            SocketCredentials::Token(token) => {
+                let identity = said(self.sessions.identify(&token).await)?.ok_or_else(|| problem(&BadToken))?;
+                Ok(SocketUser {
+                    id: identity.id,
+                    email: identity.email,
+                    token_hash: Some(token.hash()),
+                    expires_at: Some(identity.expires_at),
+                })
+            }
+            SocketCredentials::EmailPassword { email, password } => {
+                let identity = said(self.backends.verify(&Credentials { email, password }, client_address).await)?;
+                Ok(SocketUser { id: identity.id, email: identity.email, token_hash: None, expires_at: None })
+            }
+        }
+    }
+
+    async fn join(&self, topic: &TopicName, user: UserId) -> Result<Topic, Problem> {
+        self.backends.join(topic.clone(), user).await
+    }
+
+    async fn heads(&self, topics: Vec<TopicName>) -> Result<Vec<Head>, Problem> {
+        Ok(said(self.backends.heads(topics).await)?.heads)
+    }
+
+    async fn log(&self, topic_id: TopicId, after: u64, limit: u32) -> Result<Log, Problem> {
+        said(self.backends.log(topic_id, after, limit).await)
+    }
+
+    async fn publish(&self, by: &SocketUser, new: NewPublish) -> Result<Published, Problem> {
+        let accepted = said(self.publisher.publish(&by.into(), new).await)?;
+        Ok(Published { id: accepted.id, offset: accepted.offset })
+    }
+
+    async fn inbox(&self, user: &SocketUser, topic: &TopicName) -> Result<Vec<InboxItem>, Problem> {
+        let query = [("topic_name", topic.to_string()), ("limit", OWN_NOTIFICATIONS.to_string())];
+        Ok(said(self.backends.inbox(&user.into(), &query).await)?.notifications)
+    }
+
+    async fn seen(&self, user: &SocketUser, id: NotificationId) -> Result<Unread, Problem> {
+        said(self.backends.seen(&user.into(), id).await)
+    }
+
+    async fn unread(&self, user: &SocketUser) -> Result<Unread, Problem> {
+        said(self.backends.unread(&user.into()).await)
+    }
+
+    async fn unsubscribe(&self, user: &SocketUser, topic: &TopicName) -> Result<(), Problem> {
+        let by = User::from(user);
+        let facts = said(self.backends.find_topic(&by, topic).await)?;
+        let facts = facts.ok_or_else(|| problem(&Error::TopicNotFound(topic.clone())))?;
+        said(self.backends.unsubscribe(&by, facts.id).await)
+    }
+}
