@@ -1,3 +1,136 @@
-//! Accounts, sessions and the log of revocations.
+//! Auth: accounts, sessions and the numbered log of revocations.
+//!
+//! A request comes in at `http`, which calls `accounts` or `sessions`; these keep what they know in the `store`. Only
+//! this service knows passwords and tokens: the others ask it whose a token is and follow its log of revocations.
 
+mod accounts;
+mod error;
+mod http;
+mod limits;
+mod metrics;
+mod passwords;
+mod revocations;
+mod sessions;
 mod store;
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64},
+    sync::Arc,
+    time::Duration,
+};
+
+use notifyx_chassis::{Context, Door, Running, Shared, StartError, reply};
+use notifyx_database::{Database, DatabaseUrl, Options};
+use serde::{Deserialize, Serialize};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::OpenApi;
+
+use crate::{
+    accounts::Accounts,
+    http::{ApiDoc, Auth},
+    metrics::Metrics,
+    sessions::{Sessions, hours},
+};
+
+/// The service's name in the registry.
+pub const NAME: &str = "auth";
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// What each key means is said beside it in [`DEFAULTS`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub database: DatabaseUrl,
+    pub database_connections: NonZeroU32,
+    pub session_ttl_hours: NonZeroU32,
+    pub sessions_per_user_max: NonZeroU32,
+    pub cache_entries_max: u64,
+    pub login_failures_per_account_max: NonZeroU32,
+    pub login_failures_per_address_max: NonZeroU32,
+    pub login_window_s: NonZeroU64,
+    pub hashing_threads: u16,
+    pub hashing_queue_max: u16,
+    pub hashing_wait_ms: u64,
+    pub revocation_poll_ms: NonZeroU64,
+    pub revocations_kept_hours: NonZeroU32,
+    pub sweep_s: NonZeroU64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        notifyx_chassis::config::defaults(DEFAULTS)
+    }
+}
+
+/// Opens the database and the door.
+pub async fn start(config: Config, context: Context) -> Result<Running, StartError> {
+    let options = Options { connections: config.database_connections.get(), ..Options::default() };
+    let database = Database::open(&config.database, options, &store::MIGRATIONS).await?;
+    let door = Door::new(NAME, &context);
+    let metrics = Metrics::new(door.registry());
+    let (store, clock) = (store::of(&database), context.clock.clone());
+    let accounts = Arc::new(Accounts::new(&config, store.clone(), clock.clone(), metrics.clone()));
+    let sessions = Sessions::open(&config, store, accounts.clone(), clock, metrics.clone());
+    let sessions = sessions.await.map_err(|error| StartError::Other(reply::chain(&error)))?;
+    let sessions = Arc::new(sessions);
+
+    let stopping = context.shutdown.child_token();
+    let rules = Auth { accounts: accounts.clone(), sessions: sessions.clone(), stopping: stopping.clone() };
+    let rules = Shared::new(&context, rules);
+    let (pinged, figured) = (database.clone(), sessions.clone());
+    let mut running = door
+        .config(&config)
+        .ready("database", move || {
+            let database = pinged.clone();
+            async move { database.ping().await.map_err(|error| error.to_string()) }
+        })
+        .figures(move || {
+            let (head, followed) = figured.log();
+            serde_json::json!({
+                "revocation_head": head,
+                "revocations_followed": followed,
+                "sessions_cached": figured.cached(),
+                "users_cached": accounts.cached(),
+            })
+        })
+        .identify(sessions.clone())
+        .openapi(ApiDoc::openapi())
+        .routes(move |routes| {
+            routes.app_data(actix_web::web::Data::new(rules.clone()));
+            http::routes(routes);
+        })
+        .listen(config.listen)
+        .await?;
+
+    // The work beside the door goes on until the last request was answered.
+    let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
+    let poll = Duration::from_millis(config.revocation_poll_ms.get());
+    let (follower, stop) = (sessions.clone(), ended.clone());
+    tasks.spawn_on(async move { follower.follow(poll, stop).await }, &context.runtime);
+    tasks.spawn_on(sweep(config, sessions, database.clone(), metrics, ended.clone()), &context.runtime);
+    tasks.close();
+
+    running.before_stop(async move { stopping.cancel() });
+    running.after_stop(async move { database.close().await });
+    running.after_stop(async move {
+        ended.cancel();
+        tasks.wait().await;
+    });
+    Ok(running)
+}
+
+/// Removes what has expired, at intervals, until told to stop. What fails is tried again at the next.
+async fn sweep(config: Config, sessions: Arc<Sessions>, database: Database, metrics: Metrics, stop: CancellationToken) {
+    let kept = hours(config.revocations_kept_hours.get());
+    let mut each = tokio::time::interval(Duration::from_secs(config.sweep_s.get()));
+    while stop.run_until_cancelled(each.tick()).await.is_some() {
+        metrics.connections(&database);
+        if let Some(Err(error)) = stop.run_until_cancelled(sessions.sweep(kept)).await {
+            tracing::warn!(reason = reply::chain(&error), "expired sessions could not be removed");
+        }
+    }
+}

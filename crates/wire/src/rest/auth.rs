@@ -45,6 +45,12 @@ pub struct LoggedIn {
     pub expires_at: Timestamp,
 }
 
+/// `200` of `DELETE /api/users/logout`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LoggedOut {
+    pub success: bool,
+}
+
 /// Who a token belongs to: `GET /api/users/self` (bearer token).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Identity {
@@ -80,12 +86,24 @@ pub struct Resolved {
 }
 
 /// `GET /api/revocations?after=SEQ&wait_ms=N` (cluster only; long-poll of at most 30 s). Without `after`: only the head.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+/// Old ones are trimmed: an answer that does not follow on `after` ([`Revocations::follows`]) begins with the oldest kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Revocations {
     /// The number of the newest revocation there is. Numbers have no gaps.
     pub head: u64,
     /// Those after `after`, in order, at most 1,000.
     pub revoked: Vec<Revocation>,
+}
+
+impl Revocations {
+    /// Whether nothing is missing between `after` and this answer. If something is (it was trimmed, or auth's database was
+    /// put back to an older state), clear what is cached, check open sessions again, and go on after the head.
+    pub fn follows(&self, after: u64) -> bool {
+        match self.revoked.first() {
+            Some(first) => Some(first.seq) == after.checked_add(1),
+            None => self.head == after,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
