@@ -4,7 +4,19 @@
 //! are behind traits: this crate opens no database and no socket. One invariant carries the rest: what makes a decision single
 //! is the compare-and-set on the coordinator's `state`; everything else may be lost, doubled or late.
 
+mod config;
+mod coordinator;
 mod hash;
 pub mod participant;
+mod port;
+mod store;
+mod transaction;
 
+pub use config::Config;
+pub use coordinator::{AppliedSink, Coordinator, Outcome, Ports, Transaction};
 pub use hash::RequestHash;
+pub use port::{CallFailed, Participant};
+pub use store::{
+    Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, StoreError, Terms, Verdict, VerdictOn,
+};
+pub use transaction::{Parties, Party, Record, State};

@@ -69,7 +69,7 @@ macro_rules! text {
             fn from_str(text: &str) -> Result<Self, Unknown> {
                 match text {
                     $($text => Ok(Self::$variant),)+
-                    other => Err(Unknown { what: stringify!($name), text: other.to_owned() }),
+                    other => Err(Unknown::new(stringify!($name), other)),
                 }
             }
         }
@@ -90,6 +90,12 @@ text!(Origin { Coordinator = "coordinator", Client = "client" });
 pub struct Unknown {
     what: &'static str,
     text: String,
+}
+
+impl Unknown {
+    pub(crate) fn new(what: &'static str, text: &str) -> Self {
+        Self { what, text: text.to_owned() }
+    }
 }
 
 /// What the decisions need of a `ptxn` row.
@@ -187,7 +193,7 @@ impl Fault for Refusal {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Aborted => "transaction_aborted",
             Self::Committed => "transaction_committed",

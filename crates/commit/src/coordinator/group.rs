@@ -1,0 +1,273 @@
+//! The steps of one group: BEGIN, PREPARE, DECIDE, phase 2. One durable write or one call per participant for all, a vote and
+//! an outcome for each.
+
+use std::{sync::Arc, time::Duration};
+
+use notifyx_model::Gid;
+use notifyx_wire::rest::{
+    Problem,
+    commit::{Ack, Applied, GidBatch, Prepare, PrepareBatch, Vote},
+};
+use tracing::{error, warn};
+
+use super::{Inner, Outcome, Pending, chain, settle::Chase};
+use crate::{
+    Begin, Begun, Parties, Party, Record, State, StoreError, Terms, Verdict, VerdictOn, coordinator::settle::Decision,
+};
+
+/// What the votes on one transaction add up to.
+#[derive(Clone, Debug, PartialEq)]
+enum Sum {
+    Commit,
+    /// At least one business "no".
+    Refuse(Problem),
+    /// No "no", but not two yes either.
+    Fail(String),
+}
+
+impl Inner {
+    /// One outcome per item, in order.
+    pub(super) async fn group(self: Arc<Self>, batch: Vec<Pending>) -> Vec<Outcome> {
+        self.metrics.group(batch.len());
+        let begun = match self.begin(&batch).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                warn!(error = %chain(&error), items = batch.len(), "a group could not be begun");
+                let reason = "the transaction could not be begun";
+                return batch.iter().map(|p| Outcome::Aborted { gid: p.gid, reason: reason.into() }).collect();
+            }
+        };
+        let (mut new, mut committed) = (Vec::new(), Vec::new());
+        for (pending, begun) in batch.iter().zip(&begun) {
+            match begun {
+                Begun::New => new.push(pending.clone()),
+                Begun::Known(record) if record.state == State::Commit => committed.push(record.gid),
+                Begun::Known(_) | Begun::Mismatch(_) => {}
+            }
+        }
+        let (outcomes, standing) = tokio::join!(self.carry_through(new), self.standing(committed));
+        let mut outcomes = outcomes.into_iter();
+        let place =
+            |record: &Record| standing.iter().find(|(gid, _)| *gid == record.gid).map(|(_, applied)| applied.clone());
+        begun
+            .iter()
+            .map(|begun| match begun {
+                Begun::New => outcomes.next().expect("one outcome per new transaction"),
+                Begun::Known(record) => Outcome::Known { status: record.status(), applied: place(record) },
+                Begun::Mismatch(gid) => Outcome::Mismatch { gid: *gid },
+            })
+            .collect()
+    }
+
+    async fn begin(&self, batch: &[Pending]) -> Result<Vec<Begun>, StoreError> {
+        let _timer = self.metrics.step("begin");
+        let rows: Vec<Begin> = batch
+            .iter()
+            .map(|pending| Begin {
+                gid: pending.gid,
+                user_id: pending.transaction.user_id,
+                idem_key: pending.transaction.idem_key.clone(),
+                request: pending.transaction.request(),
+            })
+            .collect();
+        let terms = Terms { owner: self.owner, deadline: self.config.deadline(), lease: self.config.lease() };
+        let begun = self.stored(self.ports.store.begin(&rows, terms)).await?;
+        complete(begun, batch.len()).ok_or_else(|| StoreError::new("begin answered another number of items"))
+    }
+
+    /// From PREPARE to the answer, for what was begun now.
+    async fn carry_through(self: &Arc<Self>, batch: Vec<Pending>) -> Vec<Outcome> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let sums = self.vote(&batch).await;
+        let states = match self.decide(&batch, &sums).await {
+            Ok(states) => states,
+            Err(error) => {
+                error!(error = %chain(&error), items = batch.len(), "the decision on a group is not known");
+                return undecided(&batch, sums);
+            }
+        };
+        let (mut commits, mut aborts) = (Vec::new(), Vec::new());
+        for (pending, state) in batch.iter().zip(&states) {
+            let chase = Chase::new(pending.gid, Some(pending.transaction.clone()));
+            match state {
+                Some(State::Commit) => commits.push(chase),
+                // No row, no commit: nobody can ever decide it, so what was prepared is given back.
+                Some(State::Abort) | None => aborts.push(chase),
+                Some(State::Preparing) => {}
+            }
+        }
+        if !aborts.is_empty() {
+            let inner = self.clone();
+            self.tasks.spawn(async move { inner.settle(Decision::Abort, aborts).await });
+        }
+        let mut places = self.commit(commits).await.into_iter();
+        batch
+            .iter()
+            .zip(states)
+            .zip(sums)
+            .map(|((pending, state), sum)| {
+                let gid = pending.gid;
+                match (state, sum) {
+                    (Some(State::Commit), _) => {
+                        Outcome::Committed { gid, applied: places.next().expect("one place per commit") }
+                    }
+                    (Some(State::Preparing), _) => Outcome::Unknown { gid },
+                    (Some(State::Abort) | None, Sum::Refuse(problem)) => Outcome::Refused { gid, problem },
+                    (Some(State::Abort) | None, Sum::Fail(reason)) => Outcome::Aborted { gid, reason },
+                    (Some(State::Abort) | None, Sum::Commit) => {
+                        Outcome::Aborted { gid, reason: Verdict::TOO_LATE.into() }
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// PREPARE at both, in parallel: neither waits for the other's answer.
+    async fn vote(&self, batch: &[Pending]) -> Vec<Sum> {
+        let _timer = self.metrics.step("prepare");
+        let items = batch
+            .iter()
+            .map(|pending| Prepare { gid: pending.gid, publish: pending.transaction.publish.clone() })
+            .collect();
+        let call = PrepareBatch { items };
+        let (persist, counter) = tokio::join!(self.votes(Party::Persist, &call), self.votes(Party::Counter, &call));
+        persist.into_iter().zip(counter).map(|(persist, counter)| add_up(persist, counter)).collect()
+    }
+
+    /// The votes of one participant, in order. What it could not tell is asked once more.
+    async fn votes(&self, party: Party, call: &PrepareBatch) -> Vec<Result<Vote, String>> {
+        let mut votes = self.votes_once(party, call).await;
+        let open: Vec<usize> = (0..votes.len()).filter(|&i| !matches!(votes[i], Ok(Vote::Yes | Vote::No(_)))).collect();
+        if !open.is_empty() {
+            let again = PrepareBatch { items: open.iter().map(|&i| call.items[i].clone()).collect() };
+            for (i, vote) in open.into_iter().zip(self.votes_once(party, &again).await) {
+                votes[i] = vote;
+            }
+        }
+        votes
+    }
+
+    async fn votes_once(&self, party: Party, call: &PrepareBatch) -> Vec<Result<Vote, String>> {
+        let within = Duration::from_millis(self.config.prepare_timeout_ms);
+        let answer = tokio::time::timeout(within, self.participant(party).prepare(call, within)).await;
+        let failed = match answer {
+            Ok(Ok(votes)) => match complete(votes, call.items.len()) {
+                Some(votes) => return votes.into_iter().map(|vote| told(party, vote)).collect(),
+                None => format!("{party} answered another number of votes"),
+            },
+            Ok(Err(failed)) => format!("{party} could not be asked: {failed}"),
+            Err(_) => format!("{party} did not answer within {} ms", within.as_millis()),
+        };
+        warn!(items = call.items.len(), "{failed}");
+        vec![Err(failed); call.items.len()]
+    }
+
+    /// DECIDE. If the first answer is lost, the same compare-and-set is asked again: it says what the row says.
+    async fn decide(&self, batch: &[Pending], sums: &[Sum]) -> Result<Vec<Option<State>>, StoreError> {
+        let _timer = self.metrics.step("decide");
+        let verdicts: Vec<VerdictOn> = batch
+            .iter()
+            .zip(sums)
+            .map(|(pending, sum)| VerdictOn {
+                gid: pending.gid,
+                verdict: match sum {
+                    Sum::Commit => Verdict::Commit,
+                    Sum::Refuse(problem) => Verdict::Abort { reason: format!("{}: {}", problem.code, problem.detail) },
+                    Sum::Fail(reason) => Verdict::Abort { reason: reason.clone() },
+                },
+            })
+            .collect();
+        let states = match self.stored(self.ports.store.decide(&verdicts)).await {
+            Ok(states) => states,
+            Err(first) => {
+                warn!(error = %chain(&first), "the decision on a group is asked for again");
+                self.stored(self.ports.store.decide(&verdicts)).await?
+            }
+        };
+        complete(states, batch.len()).ok_or_else(|| StoreError::new("decide answered another number of items"))
+    }
+
+    /// Phase 2 of what is decided. It goes on whatever happens here; the publishers wait for it only so long.
+    async fn commit(self: &Arc<Self>, chases: Vec<Chase>) -> Vec<Option<Applied>> {
+        if chases.is_empty() {
+            return Vec::new();
+        }
+        let nothing = vec![None; chases.len()];
+        let inner = self.clone();
+        let applying = self.tasks.spawn(async move { inner.settle(Decision::Commit, chases).await });
+        let patience = Duration::from_millis(self.config.answer_within_ms);
+        match tokio::time::timeout(patience, applying).await {
+            Ok(Ok(settled)) => settled.into_iter().map(|one| one.applied.filter(|_| one.both)).collect(),
+            Ok(Err(broke)) => {
+                error!(error = %broke, "applying a group broke off: recovery will finish it");
+                nothing
+            }
+            Err(_) => nothing,
+        }
+    }
+
+    /// Where earlier commits stand: persist answers a repeated commit with the place it gave the notification.
+    async fn standing(&self, gids: Vec<Gid>) -> Vec<(Gid, Applied)> {
+        if gids.is_empty() {
+            return Vec::new();
+        }
+        let within = Duration::from_millis(self.config.answer_within_ms);
+        let call = GidBatch { gids };
+        match tokio::time::timeout(within, self.ports.persist.commit(&call, within)).await {
+            Ok(Ok(acks)) => call
+                .gids
+                .into_iter()
+                .zip(acks)
+                .filter_map(|(gid, ack)| match ack {
+                    Ack::Done { applied } => Some((gid, applied?)),
+                    Ack::Violation(_) | Ack::Error(_) => None,
+                })
+                .collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
+    }
+}
+
+fn told(party: Party, vote: Vote) -> Result<Vote, String> {
+    match vote {
+        Vote::Yes | Vote::No(_) => Ok(vote),
+        Vote::Error(problem) => Err(format!("{party} could not tell: {}", problem.detail)),
+    }
+}
+
+fn add_up(persist: Result<Vote, String>, counter: Result<Vote, String>) -> Sum {
+    match (persist, counter) {
+        (Ok(Vote::Yes), Ok(Vote::Yes)) => Sum::Commit,
+        // Persist's "no" is about the message and says more than the counter's.
+        (Ok(Vote::No(problem)), _) | (_, Ok(Vote::No(problem))) => Sum::Refuse(problem),
+        (Ok(Vote::Error(problem)), _) | (_, Ok(Vote::Error(problem))) => Sum::Fail(problem.detail),
+        (Err(reason), _) | (_, Err(reason)) => Sum::Fail(reason),
+    }
+}
+
+/// Where DECIDE gave no answer. What was to be aborted will be, by recovery: nobody else can commit it. What was to be
+/// committed may be either.
+fn undecided(batch: &[Pending], sums: Vec<Sum>) -> Vec<Outcome> {
+    let outcome = |(pending, sum): (&Pending, Sum)| {
+        let gid = pending.gid;
+        match sum {
+            Sum::Commit => Outcome::Unknown { gid },
+            Sum::Refuse(problem) => Outcome::Refused { gid, problem },
+            Sum::Fail(reason) => Outcome::Aborted { gid, reason },
+        }
+    };
+    batch.iter().zip(sums).map(outcome).collect()
+}
+
+fn complete<T>(items: Vec<T>, count: usize) -> Option<Vec<T>> {
+    (items.len() == count).then_some(items)
+}
+
+impl Chase {
+    /// Of a decision made now: both participants owe it, nothing failed yet.
+    fn new(gid: Gid, transaction: Option<Arc<super::Transaction>>) -> Self {
+        Self { gid, owed: Parties::BOTH, tries: 0, refusals: 0, quarantined: false, transaction }
+    }
+}

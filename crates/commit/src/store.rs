@@ -1,0 +1,132 @@
+//! What the coordinator keeps, behind a trait: one method = one transaction. The gateway implements it on SQLite and Postgres.
+//!
+//! Every method takes a whole group, sets are locked in order of gid, and deadlines and leases are judged by one clock: the
+//! database's own (`clock_timestamp()`) on Postgres, which all gateways share, and the passed clock on SQLite.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use notifyx_model::{Gid, InstanceId, UserId};
+
+use crate::{Parties, Record, RequestHash, State};
+
+#[async_trait]
+pub trait CoordinatorStore: Send + Sync + 'static {
+    /// BEGIN, durable: inserts PREPARING, except where the user's key is already held by a transaction that was not aborted.
+    /// One answer per item, in order; two items with one key in one batch are answered like two calls.
+    async fn begin(&self, batch: &[Begin], terms: Terms) -> Result<Vec<Begun>, StoreError>;
+
+    /// DECIDE, durable, the only commit point: PREPARING → COMMIT if asked for and before the deadline, otherwise
+    /// PREPARING → ABORT. A row that is decided already stays as it is. Answers what each row says afterwards, in order;
+    /// `None` where there is no such row.
+    async fn decide(&self, batch: &[VerdictOn]) -> Result<Vec<Option<State>>, StoreError>;
+
+    /// Notes who applied the decision; closes, and takes out of quarantine, what both have applied. Unknown gids are skipped.
+    async fn acknowledge(&self, batch: &[Acked]) -> Result<(), StoreError>;
+
+    /// Notes failed tries and when the next is due: no gateway claims the transaction before.
+    async fn defer(&self, batch: &[Deferred]) -> Result<(), StoreError>;
+
+    /// Takes over at most `limit` unclosed transactions whose lease ran out, longest overdue first; concurrent callers get
+    /// different ones.
+    async fn claim(&self, claim: Claim) -> Result<Vec<Record>, StoreError>;
+
+    async fn find(&self, gid: Gid) -> Result<Option<Record>, StoreError>;
+
+    /// The transaction that holds this user's key: the one that was not aborted.
+    async fn find_by_key(&self, user_id: UserId, key: &str) -> Result<Option<Record>, StoreError>;
+
+    /// Deletes at most `limit` transactions that were closed longer than `keep` ago; an unclosed one never. Answers how many.
+    async fn trim(&self, keep: Duration, limit: u32) -> Result<u64, StoreError>;
+
+    async fn figures(&self) -> Result<Figures, StoreError>;
+}
+
+#[derive(Clone, Debug)]
+pub struct Begin {
+    pub gid: Gid,
+    pub user_id: UserId,
+    /// 1 to 255 bytes, without U+0000.
+    pub idem_key: Option<String>,
+    pub request: RequestHash,
+}
+
+/// Who begins, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub owner: InstanceId,
+    pub deadline: Duration,
+    pub lease: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    New,
+    /// The same request under the same key (or gid) was begun before.
+    Known(Record),
+    /// The key (or gid) was used for another request.
+    Mismatch(Gid),
+}
+
+#[derive(Clone, Debug)]
+pub struct VerdictOn {
+    pub gid: Gid,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Commit,
+    Abort { reason: String },
+}
+
+impl Verdict {
+    /// The reason of an abort that was asked to be a commit.
+    pub const TOO_LATE: &'static str = "the deadline passed before it could be decided";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acked {
+    pub gid: Gid,
+    pub by: Parties,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deferred {
+    pub gid: Gid,
+    pub tries: u32,
+    pub refusals: u32,
+    pub again_in: Duration,
+    /// Why it is quarantined, if it is from now on.
+    pub quarantine: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub owner: InstanceId,
+    pub lease: Duration,
+    pub limit: u32,
+}
+
+/// What stands open, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Not closed.
+    pub open: u64,
+    /// Not closed, and past the deadline.
+    pub in_doubt: u64,
+    pub quarantined: u64,
+    /// Age of the oldest that is not closed; zero where none is.
+    pub oldest: Duration,
+}
+
+/// The store did not answer, or broke off: whether a write took place is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator's store failed")]
+pub struct StoreError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl StoreError {
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}

@@ -1,0 +1,145 @@
+//! A transaction as the coordinator's database holds it.
+
+use std::{fmt, str::FromStr};
+
+use notifyx_model::{Gid, Timestamp, UserId};
+use notifyx_wire::rest::commit::{TransactionState, TransactionStatus};
+
+use crate::{RequestHash, participant::Unknown};
+
+/// The coordinator's state of a transaction. COMMIT and ABORT are final, however long their applying takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    Preparing,
+    Commit,
+    Abort,
+}
+
+impl State {
+    /// As it stands in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "PREPARING",
+            Self::Commit => "COMMIT",
+            Self::Abort => "ABORT",
+        }
+    }
+}
+
+impl FromStr for State {
+    type Err = Unknown;
+
+    fn from_str(text: &str) -> Result<Self, Unknown> {
+        match text {
+            "PREPARING" => Ok(Self::Preparing),
+            "COMMIT" => Ok(Self::Commit),
+            "ABORT" => Ok(Self::Abort),
+            other => Err(Unknown::new("coordinator's State", other)),
+        }
+    }
+}
+
+/// The two participants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Party {
+    Persist,
+    Counter,
+}
+
+impl Party {
+    pub const ALL: [Self; 2] = [Self::Persist, Self::Counter];
+
+    /// The service's name in the registry, in metrics and in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Persist => "persist",
+            Self::Counter => "counter-2pc",
+        }
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of participants: those that acknowledged the decision, or those that still owe it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parties {
+    pub persist: bool,
+    pub counter: bool,
+}
+
+impl Parties {
+    pub const NONE: Self = Self { persist: false, counter: false };
+    pub const BOTH: Self = Self { persist: true, counter: true };
+
+    pub const fn only(party: Party) -> Self {
+        match party {
+            Party::Persist => Self { persist: true, counter: false },
+            Party::Counter => Self { persist: false, counter: true },
+        }
+    }
+
+    pub const fn has(self, party: Party) -> bool {
+        match party {
+            Party::Persist => self.persist,
+            Party::Counter => self.counter,
+        }
+    }
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self { persist: self.persist || other.persist, counter: self.counter || other.counter }
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self { persist: self.persist && !other.persist, counter: self.counter && !other.counter }
+    }
+
+    pub fn count(self) -> u8 {
+        u8::from(self.persist) + u8::from(self.counter)
+    }
+}
+
+/// One row of `txn`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub gid: Gid,
+    /// Who publishes: the only user who may ask for the status.
+    pub user_id: UserId,
+    pub idem_key: Option<String>,
+    pub request: RequestHash,
+    pub state: State,
+    /// Why it was aborted or quarantined.
+    pub reason: Option<String>,
+    pub acked: Parties,
+    /// Failed tries of phase 2 since it was decided, and how many of them failed in a way that repeats.
+    pub tries: u32,
+    pub refusals: u32,
+    pub quarantined: bool,
+    pub created_at: Timestamp,
+    pub deadline: Timestamp,
+    pub closed_at: Option<Timestamp>,
+}
+
+impl Record {
+    /// As `GET /api/2pc/{gid}` answers.
+    pub fn status(&self) -> TransactionStatus {
+        TransactionStatus {
+            gid: self.gid,
+            state: match self.state {
+                State::Commit | State::Abort if self.quarantined => TransactionState::Quarantined,
+                State::Preparing => TransactionState::Preparing,
+                State::Commit => TransactionState::Committed,
+                State::Abort => TransactionState::Aborted,
+            },
+            applied: self.acked.count(),
+            reason: self.reason.clone(),
+            deadline: self.deadline,
+            closed_at: self.closed_at,
+        }
+    }
+}
