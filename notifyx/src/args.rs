@@ -1,0 +1,176 @@
+//! The command line, in the words of `--help`: what is global, and what serves. What users ask is in [`user`].
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use notifyx_database::DatabaseUrl;
+use url::Url;
+
+pub(crate) use self::user::{Account, Inbox, Publish, Subscribe, Text, Topics, TopicsAction, UserCommand};
+use crate::{base_url::BaseUrl, exit};
+
+mod user;
+
+/// Publish once: it reaches every subscriber.
+///
+/// One program: the platform, each of its services, and the command line for its users.
+#[derive(Debug, Parser)]
+#[command(name = "notifyx", version, propagate_version = true, max_term_width = 100, after_long_help = exit::CODES)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Print one JSON object per line, for scripts
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No colours (also: the variable NO_COLOR, or an output that is no terminal)
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+    /// The platform to talk to [default: where you are logged in, else http://127.0.0.1:4000]
+    #[arg(long, global = true, value_name = "URL", env = "NOTIFYX_SERVER", value_parser = server, value_hint = ValueHint::Url)]
+    pub(crate) server: Option<BaseUrl>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the whole platform in this process
+    #[command(after_help = "\
+Examples:
+  notifyx up                                   on http://127.0.0.1:4000, data in ./data
+  notifyx up --port 0 --data /tmp/second       a second one beside it: every port is chosen by the system
+  notifyx up --database postgres://me@db/notifyx
+  notifyx up --json | head -n 1                where everything listens, for a script")]
+    Up(Placement),
+    /// Start the gateway alone: sockets and REST for users
+    Gateway(OneService),
+    /// Start auth alone: accounts and sessions
+    Auth(OneService),
+    /// Start persist alone: topics, notifications, inboxes
+    Persist(OneService),
+    /// Start counter-2pc alone: counts of what was published
+    #[command(name = "counter-2pc")]
+    Counter2pc(OneService),
+    /// Start discovery alone: the registry of services
+    Discovery(OneService),
+    /// Print the effective configuration, each value with where it came from
+    #[command(after_help = "\
+Examples:
+  notifyx config --default > notifyx.toml      a commented file to begin with
+  notifyx config --config notifyx.toml         check it
+  NOTIFYX_GATEWAY__LISTEN=0.0.0.0:80 notifyx config")]
+    Config(ShowConfig),
+    #[command(flatten)]
+    User(UserCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  notifyx completions bash > ~/.local/share/bash-completion/completions/notifyx
+  notifyx completions fish > ~/.config/fish/completions/notifyx.fish")]
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Which configuration there is, and what the command line changes in it.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Placement {
+    /// A TOML file with settings (see `notifyx config --default`)
+    #[arg(long, value_name = "FILE", env = "NOTIFYX_CONFIG", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The address users connect to; `0.0.0.0` is every network of this machine
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<IpAddr>,
+    /// The port users connect to; inner services keep theirs, unless it is 0: then the system chooses every port
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// The folder for SQLite databases, one file per service [default: data]
+    #[arg(long, value_name = "DIR", conflicts_with = "database", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Keep everything in one PostgreSQL server, a database per service: postgres://user@host/NAME
+    #[arg(long, value_name = "URL", value_parser = DatabaseUrl::parse)]
+    pub(crate) database: Option<DatabaseUrl>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The services of one platform share a secret: NOTIFYX_CLUSTER__SECRET, or `secret` under [cluster] in the file.
+
+Examples:
+  export NOTIFYX_CLUSTER__SECRET=$(openssl rand -hex 32)
+  notifyx discovery &
+  notifyx auth --database postgres://me@db/notifyx --discovery http://127.0.0.1:8000")]
+pub(crate) struct OneService {
+    #[command(flatten)]
+    pub(crate) placement: Placement,
+    /// Where the registry is [default: http://127.0.0.1:8000]
+    #[arg(long, value_name = "URL", action = ArgAction::Append)]
+    pub(crate) discovery: Vec<BaseUrl>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ShowConfig {
+    /// Print the commented defaults instead
+    #[arg(long, conflicts_with_all = ["config", "listen", "port", "data", "database"])]
+    pub(crate) default: bool,
+    #[command(flatten)]
+    pub(crate) placement: Placement,
+}
+
+/// `host:port` is taken for `http://host:port`.
+fn server(text: &str) -> Result<BaseUrl, String> {
+    if text.contains("://") || Url::parse(&format!("http://{text}")).is_err() {
+        return BaseUrl::parse(text);
+    }
+    BaseUrl::parse(&format!("http://{text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn out_of_bounds_is_a_usage_error() {
+        for line in [
+            "notifyx publish t m --priority 10",
+            "notifyx publish t m --to nobody",
+            "notifyx up --port 70000",
+            "notifyx up --data d --database postgres://h/n",
+            "notifyx up --database mysql://h/n",
+            "notifyx seen 7",
+            "notifyx seen",
+            "notifyx inbox --limit 0",
+            "notifyx status --server ftp://h",
+            "notifyx config --default --port 1",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        let long = "t".repeat(300);
+        assert!(
+            parse(&format!("notifyx subscribe {long}"))
+                .unwrap_err()
+                .to_string()
+                .contains("has 300 bytes, more than 200")
+        );
+    }
+
+    #[test]
+    fn a_server_without_a_scheme_is_http() {
+        for line in ["notifyx status --server example.org:80", "notifyx --server http://example.org/ status"] {
+            assert_eq!(parse(line).unwrap().global.server.unwrap().as_str(), "http://example.org", "{line}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `notifyx up` and `notifyx <service>`: from settings to a running process and back.
+
+use std::{future::Future, io::Write, net::SocketAddr, time::Duration};
+
+use notifyx_chassis::telemetry;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::{Global, OneService, Placement},
+    cluster,
+    exit::Failure,
+    platform::{Platform, reachable},
+    service::Service,
+    settings::{Loaded, Settings},
+    signals,
+    user::{
+        client::DEFAULT_SERVER,
+        print::{Output, Style},
+    },
+};
+
+/// What outlives the services (a blocking call, a log line) may take this long.
+const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Every service in this process.
+pub(crate) fn up(placement: &Placement, global: &Global) -> Result<(), Failure> {
+    let settings = Loaded::up(placement).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+    // A registry and a secret of its own: nothing outside this process is needed.
+    let secret = settings.cluster.secret.set().cloned().unwrap_or_else(cluster::random_secret);
+    let platform = Platform::new(secret, Vec::new());
+    serve(&Service::ALL, &settings, platform, global)
+}
+
+/// One service, as a part of a platform of several processes.
+pub(crate) fn one(service: Service, args: &OneService, global: &Global) -> Result<(), Failure> {
+    let settings = Loaded::one(service, args).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+    let secret = settings.cluster.secret.set().cloned().ok_or_else(|| {
+        Failure::Usage(format!(
+            "{} needs the secret of its cluster: set NOTIFYX_CLUSTER__SECRET, or `secret` under [cluster] in a --config file",
+            service.name()
+        ))
+    })?;
+    let discovery: Vec<_> = settings.cluster.discovery.iter().map(ToString::to_string).collect();
+    if discovery.is_empty() && service != Service::Discovery {
+        return Err(Failure::Usage(format!(
+            "{} must know where the registry is: --discovery, NOTIFYX_CLUSTER__DISCOVERY, or `discovery` under [cluster]",
+            service.name()
+        )));
+    }
+    serve(&[service], &settings, Platform::new(secret, discovery), global)
+}
+
+fn serve(services: &[Service], settings: &Settings, platform: Platform, global: &Global) -> Result<(), Failure> {
+    telemetry::start(settings.telemetry.log.as_str(), settings.telemetry.format).map_err(Failure::Usage)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::machine("cannot start the runtime"))?;
+    let output = Output::new(global.json, global.no_color);
+    let ended = runtime.block_on(async {
+        let asked = signals::asked_to_stop().map_err(Failure::machine("cannot listen for signals"))?;
+        let mut platform = platform;
+        let ended = run(services, settings, &mut platform, &output, &asked).await;
+        // Also after a failure: what was started is stopped in order.
+        platform.stop().await;
+        ended
+    });
+    runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
+    ended
+}
+
+/// Starts, says so, and waits to be asked to stop.
+async fn run(
+    services: &[Service],
+    settings: &Settings,
+    platform: &mut Platform,
+    output: &Output,
+    asked: &CancellationToken,
+) -> Result<(), Failure> {
+    let starting = async {
+        for service in services {
+            platform.start(*service, settings).await?;
+        }
+        platform.ready().await
+    };
+    if unless_asked(asked, starting).await?.is_none() {
+        return Ok(());
+    }
+    let doors: Vec<_> = platform.addresses().collect();
+    announce(output, &doors, settings)?;
+    asked.cancelled().await;
+    tracing::info!("asked to stop: finishing what runs (a second signal ends at once)");
+    Ok(())
+}
+
+/// The outcome of `work`, or `None` where the process was asked to stop first.
+async fn unless_asked<T>(
+    asked: &CancellationToken,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<Option<T>, Failure> {
+    tokio::select! {
+        done = work => done.map(Some),
+        () = asked.cancelled() => Ok(None),
+    }
+}
+
+fn announce(output: &Output, doors: &[(&str, SocketAddr)], settings: &Settings) -> Result<(), Failure> {
+    for (name, address) in doors.iter().filter(|(_, address)| !address.ip().is_loopback()) {
+        tracing::warn!(
+            "{name} listens on {address}, beyond this machine, without encryption: put a TLS proxy before it, or a private network around it"
+        );
+    }
+    if output.json() {
+        let mut record = Map::from_iter([("event".to_owned(), json!("ready"))]);
+        record.extend(
+            doors.iter().map(|(name, address)| ((*name).to_owned(), Value::String(reachable(*address).to_string()))),
+        );
+        return output.record(&record);
+    }
+    for (name, address) in doors {
+        output.line(&format!(
+            "  {name:<12} {}",
+            output.paint(Style::Strong, format!("http://{}", reachable(*address)))
+        ))?;
+    }
+    match doors.iter().find(|(name, _)| *name == Service::Gateway.name()) {
+        Some((_, gateway)) if doors.len() > 1 => output.line(&tour(output, reachable(*gateway), settings)),
+        _ => output.line("Ready. Ctrl-C stops it."),
+    }
+}
+
+/// What a newcomer types next, in another terminal.
+fn tour(output: &Output, gateway: SocketAddr, settings: &Settings) -> String {
+    let at = format!("http://{gateway}");
+    let told = if at == DEFAULT_SERVER { String::new() } else { format!("  export NOTIFYX_SERVER={at}\n") };
+    format!(
+        "\n  {}  {at}/docs\n  {}  ws://{gateway}/socket  (Phoenix channels; the official client's endpoint)\n  {}  {}\n\n\
+         Try it, in another terminal:\n{told}  \
+         notifyx register ann@example.org\n  \
+         notifyx login ann@example.org\n  \
+         notifyx subscribe billing &\n  \
+         notifyx publish billing 'The invoices are out'\n\n\
+         Ready. Ctrl-C stops it.",
+        output.paint(Style::Faint, "API        "),
+        output.paint(Style::Faint, "sockets    "),
+        output.paint(Style::Faint, "data       "),
+        settings.persist.database,
+    )
+}

@@ -1,0 +1,43 @@
+//! The commands for users: each is one file, which says what it asks the gateway and how it shows the answer.
+
+pub(crate) mod account;
+pub(crate) mod client;
+pub(crate) mod inbox;
+pub(crate) mod live;
+pub(crate) mod password;
+pub(crate) mod print;
+pub(crate) mod publish;
+pub(crate) mod recipient;
+pub(crate) mod session;
+pub(crate) mod status;
+pub(crate) mod subscribe;
+pub(crate) mod topics;
+
+use crate::{
+    args::{Global, UserCommand},
+    exit::Failure,
+};
+use client::Client;
+use print::Output;
+
+/// Runs a command of a user to its end.
+pub(crate) fn run(command: UserCommand, global: &Global) -> Result<(), Failure> {
+    let output = Output::new(global.json, global.no_color);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::machine("cannot start"))?;
+    runtime.block_on(async {
+        let client = Client::new(global.server.clone(), session::Store::open()?)?;
+        match command {
+            UserCommand::Register(account) => account::register(&client, &output, &account).await,
+            UserCommand::Login(account) => account::login(&client, &output, &account).await,
+            UserCommand::Logout => account::logout(&client, &output).await,
+            UserCommand::Topics(topics) => topics::run(&client, &output, topics).await,
+            UserCommand::Publish(publish) => publish::run(&client, &output, publish).await,
+            UserCommand::Subscribe(subscribe) => subscribe::run(&client, &output, subscribe).await,
+            UserCommand::Unsubscribe { topic } => topics::unsubscribe(&client, &output, &topic).await,
+            UserCommand::Inbox(inbox) => inbox::list(&client, &output, inbox).await,
+            UserCommand::Seen { ids } => inbox::seen(&client, &output, &ids).await,
+            UserCommand::Status => status::run(&client, &output).await,
+        }
+    })
+}

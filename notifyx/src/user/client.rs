@@ -1,0 +1,249 @@
+//! Calls to the gateway for a user: the session's token, bounds and deadlines, and what went wrong in words.
+
+use std::time::Duration;
+
+use notifyx_model::Token;
+use notifyx_wire::{header, rest::Problem};
+use reqwest::{Method, StatusCode, header as http};
+use serde::{Serialize, de::DeserializeOwned};
+use url::Url;
+
+use super::session::{Session, Store};
+use crate::{base_url::BaseUrl, exit::Failure};
+
+/// A server that does not take a connection within this is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Above every deadline inside the platform, so that its own answer arrives first.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A page of 500 messages of 64 kB, with room for their envelopes.
+const BODY_BYTES_MAX: usize = 48 * 1024 * 1024;
+
+/// How often a call that is safe to repeat is made in all.
+const ATTEMPTS: u32 = 4;
+
+/// The longest `Retry-After` that is waited out; a longer one is reported.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Where `notifyx up` listens unless told otherwise.
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:4000";
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    server: BaseUrl,
+    store: Store,
+    session: Option<Session>,
+}
+
+/// One request; repeated as it is where that is safe.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Option<serde_json::Value>,
+    key: Option<String>,
+    anonymous: bool,
+}
+
+impl Call {
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), query: Vec::new(), body: None, key: None, anonymous: false }
+    }
+
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub(crate) fn post(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path)
+    }
+
+    pub(crate) fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
+    #[must_use]
+    pub(crate) fn query(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.query.push((name, value.to_string()));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn json(mut self, body: &impl Serialize) -> Self {
+        self.body = Some(serde_json::to_value(body).expect("bodies are plain data"));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn idempotency_key(mut self, key: String) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Needs no session: registering, logging in.
+    #[must_use]
+    pub(crate) fn anonymous(mut self) -> Self {
+        self.anonymous = true;
+        self
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// Where the outcome can be asked for later.
+    pub(crate) location: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::Usage(format!("the server's answer is not what this version of notifyx reads: {error}"))
+        })
+    }
+}
+
+impl Client {
+    pub(crate) fn new(server: Option<BaseUrl>, store: Store) -> Result<Self, Failure> {
+        let session = store.read()?;
+        let server = server
+            .or_else(|| session.as_ref().map(|session| session.server.clone()))
+            .unwrap_or_else(|| BaseUrl::parse(DEFAULT_SERVER).expect("a valid URL"));
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .user_agent(concat!("notifyx/", env!("CARGO_PKG_VERSION")))
+            // A token goes where the user sent it, and nowhere else.
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&server) {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|error| Failure::Usage(format!("cannot make an HTTP client: {error}")))?;
+        Ok(Self { http, server, store, session })
+    }
+
+    pub(crate) fn server(&self) -> &BaseUrl {
+        &self.server
+    }
+
+    /// The session at this server; another server's token is never sent to it.
+    pub(crate) fn session(&self) -> Result<&Session, Failure> {
+        match &self.session {
+            Some(session) if session.server == self.server => Ok(session),
+            Some(session) => Err(Failure::Credentials(format!(
+                "you are logged in at {}, not at {}: `notifyx login EMAIL --server {2}`",
+                session.server, self.server, self.server
+            ))),
+            None => Err(Failure::Credentials("you are not logged in: `notifyx login EMAIL`".into())),
+        }
+    }
+
+    pub(crate) fn token(&self) -> Result<&Token, Failure> {
+        self.session().map(|session| &session.token)
+    }
+
+    pub(crate) fn keep(&self, session: &Session) -> Result<(), Failure> {
+        self.store.write(session)
+    }
+
+    pub(crate) fn forget(&self) -> Result<(), Failure> {
+        self.store.remove()
+    }
+
+    /// Passwords and tokens cross the network in the clear.
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.server.as_str().starts_with("http://") && !is_loopback(&self.server)
+    }
+
+    pub(crate) async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
+        self.send(&call).await?.json()
+    }
+
+    /// Makes a call that is safe to repeat, until the server answers or patience ends.
+    pub(crate) async fn insist(&self, call: &Call) -> Result<Answer, Failure> {
+        let mut pause = Duration::from_millis(200);
+        for _ in 1..ATTEMPTS {
+            let wait = match self.send(call).await {
+                Err(Failure::Unreachable { .. } | Failure::Later(_, None)) => pause,
+                Err(Failure::Later(_, Some(wait))) if wait <= WAIT_MAX => wait,
+                other => return other,
+            };
+            tokio::time::sleep(wait).await;
+            pause *= 2;
+        }
+        self.send(call).await
+    }
+
+    pub(crate) async fn send(&self, call: &Call) -> Result<Answer, Failure> {
+        let mut url = Url::parse(&format!("{}{}", self.server, call.path)).expect("a base URL and a path of ours");
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        let mut request = self.http.request(call.method.clone(), url);
+        if !call.anonymous {
+            request = request.bearer_auth(self.token()?.as_str());
+        }
+        if let Some(key) = &call.key {
+            request = request.header(header::IDEMPOTENCY_KEY, key);
+        }
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.receive(answer).await
+    }
+
+    async fn receive(&self, mut answer: reqwest::Response) -> Result<Answer, Failure> {
+        let status = answer.status();
+        let header = |name| answer.headers().get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+        let location = header(http::LOCATION).map(str::to_owned);
+        let retry_after = header(http::RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(self.no_platform(format!("its answer has more than {BODY_BYTES_MAX} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() {
+            return Ok(Answer { status, location, body });
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Err(Failure::from_problem(Problem { status: status.as_u16(), ..problem }, retry_after)),
+            Err(_) => {
+                Err(self.no_platform(format!("it answers {status} without saying why; is this a Notifyx server?")))
+            }
+        }
+    }
+
+    fn no_platform(&self, why: String) -> Failure {
+        Failure::Unreachable { server: self.server.to_string(), why }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let why = if error.is_timeout() { "it does not answer in time".to_owned() } else { root_cause(error) };
+        self.no_platform(why)
+    }
+}
+
+/// The innermost error says what happened; those around it say where in the library.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn is_loopback(server: &BaseUrl) -> bool {
+    match Url::parse(server.as_str()).ok().as_ref().and_then(Url::host) {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

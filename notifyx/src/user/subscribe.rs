@@ -1,0 +1,239 @@
+//! `notifyx subscribe`: prints what is published, live, over restarts of the server.
+//!
+//! For each topic the last offset that was printed is remembered; a lost connection is made again and joins from there, so
+//! that nothing is missed and nothing printed twice.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use notifyx_model::TopicName;
+use notifyx_wire::{
+    phoenix::{
+        CLOSE, ERROR, JOIN, REPLY,
+        channel::{JoinParams, Joined, NEW_NOTIFICATION, NOTIFICATION_PREFIX, NotificationPushed},
+    },
+    rest::Problem,
+};
+use rand::Rng;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    client::Client,
+    live::{ANSWER_TIMEOUT, Arrived, Live, Lost, Reply},
+    print::{Output, Style, clean, moment},
+};
+use crate::{args::Subscribe, exit::Failure};
+
+/// The first pause before connecting again; doubled each time up to [`PAUSE_MAX`], less a random part, so that the clients of
+/// a server that restarts do not all come back in one instant.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A connection that held this long was a good one: the pauses begin anew.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// Phoenix' own bound of channels on a socket.
+const TOPICS_MAX: usize = 100;
+
+pub(crate) async fn run(client: &Client, output: &Output, subscribe: Subscribe) -> Result<(), Failure> {
+    let last = subscribe.from.map(|from| from.saturating_sub(1));
+    let topics: BTreeMap<TopicName, Follow> =
+        subscribe.topics.into_iter().map(|name| (name, Follow { last, ..Follow::default() })).collect();
+    if topics.len() > TOPICS_MAX {
+        return Err(Failure::Usage(format!("at most {TOPICS_MAX} topics at once")));
+    }
+    let mut following = Following { client, output, topics };
+    tokio::select! {
+        failure = following.follow() => Err(failure),
+        // The way to end it, not a mishap.
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// Where one topic stands.
+#[derive(Debug, Default)]
+struct Follow {
+    /// The last offset that was printed or that the server said is behind us.
+    last: Option<u64>,
+    /// Was joined at least once: what fails now may pass.
+    known: bool,
+    /// The join on the present connection, and whether it was answered.
+    join_ref: String,
+    joined: bool,
+}
+
+struct Following<'a> {
+    client: &'a Client,
+    output: &'a Output,
+    topics: BTreeMap<TopicName, Follow>,
+}
+
+/// Why a connection ended.
+enum End {
+    Final(Failure),
+    Again(String),
+}
+
+impl From<Lost> for End {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Credentials(why) => {
+                Self::Final(Failure::Credentials(format!("{why}: log in again with `notifyx login`")))
+            }
+            Lost::Passing(why) => Self::Again(why),
+        }
+    }
+}
+
+impl Following<'_> {
+    /// Until something cannot pass.
+    async fn follow(&mut self) -> Failure {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let since = Instant::now();
+            let why = match self.connection().await {
+                Err(End::Final(failure)) => return failure,
+                Err(End::Again(why)) => why,
+                Ok(never) => match never {},
+            };
+            let server = self.client.server();
+            if !self.topics.values().any(|topic| topic.known) {
+                return Failure::Unreachable { server: server.to_string(), why };
+            }
+            if self.topics.values().all(|topic| topic.joined) {
+                self.output.remark(&format!("-- lost {server}: {}; connecting again", clean(&why)));
+                if let Err(failure) = event(self.output, &json!({ "event": "disconnected", "why": why })) {
+                    return failure;
+                }
+            }
+            for topic in self.topics.values_mut() {
+                topic.joined = false;
+            }
+            if since.elapsed() >= STEADY {
+                pause = PAUSE_MIN;
+            }
+            tokio::time::sleep(rand::rng().random_range(pause / 2..=pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One connection, to its end.
+    async fn connection(&mut self) -> Result<std::convert::Infallible, End> {
+        let token = self.client.token().map_err(End::Final)?;
+        let mut live = Live::connect(self.client.server(), token).await?;
+        for (name, topic) in &mut self.topics {
+            topic.join_ref = live.reference();
+            let params = JoinParams { last_offset: topic.last };
+            live.push(Some(&topic.join_ref), &topic.join_ref, &format!("{NOTIFICATION_PREFIX}{name}"), JOIN, &params)
+                .await?;
+        }
+        let joined_by = Instant::now() + ANSWER_TIMEOUT;
+        while self.topics.values().any(|topic| !topic.joined) {
+            let frame = tokio::time::timeout_at(joined_by, live.next())
+                .await
+                .map_err(|_| End::Again("it does not answer a join".into()))??;
+            self.take(&frame)?;
+        }
+        loop {
+            let frame = live.next().await?;
+            self.take(&frame)?;
+        }
+    }
+
+    fn take(&mut self, frame: &Arrived) -> Result<(), End> {
+        let name = frame.topic.strip_prefix(NOTIFICATION_PREFIX).unwrap_or_default();
+        // Heartbeats' answers and topics that nobody asked for.
+        let Some(topic) = self.topics.get_mut(name) else { return Ok(()) };
+        match frame.event.as_str() {
+            REPLY if frame.reference.as_ref() == Some(&topic.join_ref) => {
+                let reply = serde_json::from_str::<Reply>(&frame.payload).map_err(|error| strange(&error))?;
+                if reply.status != "ok" {
+                    return Err(refused(name, topic, &reply));
+                }
+                let joined = serde_json::from_value::<Joined>(reply.response).map_err(|error| strange(&error))?;
+                joined_now(self.output, name, topic, &joined).map_err(End::Final)
+            }
+            NEW_NOTIFICATION => {
+                let pushed =
+                    serde_json::from_str::<NotificationPushed>(&frame.payload).map_err(|error| strange(&error))?;
+                // A server that restarted may send again what was printed before.
+                if topic.last.is_some_and(|last| pushed.offset <= last) {
+                    return Ok(());
+                }
+                print(self.output, &pushed).map_err(End::Final)?;
+                topic.last = Some(pushed.offset);
+                Ok(())
+            }
+            CLOSE | ERROR if frame.join_ref.as_ref() == Some(&topic.join_ref) => {
+                Err(End::Again(format!("it closed the channel of {name}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The server and this program do not understand each other; another version of it may answer next time.
+fn strange(error: &serde_json::Error) -> End {
+    End::Again(format!("it sends what this version of notifyx does not read: {error}"))
+}
+
+/// On the first join a refusal is the answer. Later it was possible once, and may be again.
+fn refused(name: &str, topic: &Follow, reply: &Reply) -> End {
+    let text = |field: &str| reply.response.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let status = reply.response.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+    let (code, detail) = (text("reason"), text("error"));
+    let detail = if detail.is_empty() { format!("joining {name} was refused: {code}") } else { detail };
+    let problem =
+        Problem { success: false, status: status.unwrap_or(400), title: String::new(), code, detail, request_id: None };
+    match Failure::from_problem(problem, None) {
+        failure @ (Failure::Refused(_) | Failure::Credentials(_)) if !topic.known => End::Final(failure),
+        failure => End::Again(failure.to_string()),
+    }
+}
+
+fn joined_now(output: &Output, name: &str, topic: &mut Follow, joined: &Joined) -> Result<(), Failure> {
+    if let Some(last) = topic.last
+        && !joined.recovered
+        && last != joined.offset
+    {
+        output.remark(&format!(
+            "-- {name}: not everything up to number {} is replayed; see `notifyx inbox --topic {name:?}`",
+            joined.offset,
+        ));
+    }
+    if !joined.recovered {
+        topic.last = Some(joined.offset);
+    }
+    if !topic.known {
+        let how = if joined.can_broadcast { "yours to publish to" } else { "published by its creator" };
+        output.remark(&format!("-- subscribed to {name} ({how}); Ctrl-C ends the listening, not the subscription"));
+    }
+    topic.known = true;
+    topic.joined = true;
+    event(output, &json!({ "event": "joined", "topic": name, "offset": joined.offset, "recovered": joined.recovered }))
+}
+
+fn print(output: &Output, pushed: &NotificationPushed) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        event: &'static str,
+        #[serde(flatten)]
+        pushed: &'a NotificationPushed,
+    }
+    output.answer(&Record { event: "notification", pushed }, || {
+        format!(
+            "{} {} {} {}: {}",
+            moment(pushed.inserted_at),
+            output.paint(Style::Strong, &pushed.topic),
+            output.paint(Style::Faint, format!("#{}", pushed.offset)),
+            output.paint(Style::Faint, &pushed.from),
+            clean(pushed.message.as_str()),
+        )
+    })
+}
+
+/// For scripts only; people are told by remarks.
+fn event(output: &Output, record: &Value) -> Result<(), Failure> {
+    if output.json() { output.record(record) } else { Ok(()) }
+}
