@@ -27,7 +27,7 @@ pub struct Lease {
 impl Lease {
     /// Registers `address` (`host:port`, as the others reach it) with every registry of the mesh, and renews each third of
     /// the lease; a registry that is away is asked again until it is there. Ends, and leaves the registry, when
-    /// `shutdown` is cancelled.
+    /// `shutdown` is cancelled or the mesh stops.
     #[expect(clippy::needless_pass_by_value, reason = "what a service hands over is the lease's")]
     pub fn keep(
         mesh: &Mesh,
@@ -49,6 +49,7 @@ impl Lease {
                 register: register.clone(),
                 held: tell.clone(),
                 stop: stop.clone(),
+                mesh_stops: mesh.stopping().clone(),
             };
             keepers.spawn(keeper.keep(instance));
         }
@@ -96,6 +97,7 @@ struct Keeper {
     register: Register,
     held: watch::Sender<bool>,
     stop: CancellationToken,
+    mesh_stops: CancellationToken,
 }
 
 impl Keeper {
@@ -103,6 +105,7 @@ impl Keeper {
         tokio::select! {
             () = self.renew() => {}
             () = self.stop.cancelled() => {}
+            () = self.mesh_stops.cancelled() => {}
         }
         let left = tokio::time::timeout(LEAVE, self.registry.release(&self.base, instance)).await;
         if !matches!(left, Ok(Ok(()))) {

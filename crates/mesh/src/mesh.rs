@@ -133,15 +133,16 @@ impl Mesh {
     }
 
     async fn attempts(&self, service: &'static str, call: &Call, began: Instant) -> Result<Answer, CallError> {
-        let unreachable = CallError::Unreachable { service };
-        let Some(pool) = self.0.table.find(service) else { return Err(unreachable) };
+        let pool = self.0.table.find(service).ok_or(CallError::Unreachable { service })?;
         let deadline = began + call.deadline.unwrap_or_else(|| self.0.config.deadline());
         let attempts_max = if call.once { 1 } else { self.0.config.attempts_max };
         pool.budget.deposit();
         let mut tried = Vec::new();
         // The first failure after which the call may have taken effect: no later one makes that untrue.
         let mut doubt = None;
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let last = attempt >= attempts_max;
             let left = deadline.saturating_duration_since(Instant::now());
             // A first instance that hangs leaves time for a second.
@@ -163,7 +164,6 @@ impl Mesh {
             }
             debug!("{} to {service}: try {attempt} failed, again: {}", call.path, failure.error);
         }
-        Err(unreachable)
     }
 
     /// One try of one instance, at most `share` long.

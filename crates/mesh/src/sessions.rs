@@ -11,7 +11,7 @@ use std::{
 use moka::sync::Cache;
 use notifyx_model::{Clock, Timestamp, Token, TokenHash, UserId};
 use notifyx_wire::rest::auth::{Identity, Revocation, Revocations};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tracing::{info, warn};
 
 use crate::{
@@ -41,8 +41,9 @@ pub struct Sessions {
     known: Cache<TokenHash, Known>,
     revoked: RwLock<Revoked>,
     /// When the log was last known to be read to its end.
-    followed: RwLock<Option<Timestamp>>,
+    followed: watch::Sender<Option<Timestamp>>,
     told: broadcast::Sender<Revocation>,
+    gaps: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,8 +61,9 @@ impl Sessions {
             clock,
             known,
             revoked: RwLock::default(),
-            followed: RwLock::default(),
+            followed: watch::Sender::new(None),
             told: broadcast::Sender::new(TOLD_MAX),
+            gaps: watch::Sender::new(0),
             mesh,
         });
         let (follower, stop) = (sessions.clone(), sessions.mesh.stopping().clone());
@@ -100,16 +102,27 @@ impl Sessions {
         Ok(Some(identity))
     }
 
-    /// Revocations as they are met, for whoever holds something open on behalf of a session. A receiver that lags must
-    /// ask [`Sessions::identify`] anew for each of them.
+    /// Revocations as they are met, for whoever holds something open on behalf of a session. A receiver that lags has to
+    /// do what follows from a gap ([`Sessions::gaps`]).
     pub fn revocations(&self) -> broadcast::Receiver<Revocation> {
         self.told.subscribe()
     }
 
+    /// Changes when revocations may have been missed, as after a long absence of auth: whoever holds something open asks
+    /// [`Sessions::identify`] about each session anew.
+    pub fn gaps(&self) -> watch::Receiver<u64> {
+        self.gaps.subscribe()
+    }
+
     /// Whether the log is followed, so that remembered answers are used.
     pub fn is_following(&self) -> bool {
-        let followed = *self.followed.read().unwrap_or_else(PoisonError::into_inner);
+        let followed = *self.followed.borrow();
         followed.is_some_and(|at| self.clock.now().since(at) <= BEHIND)
+    }
+
+    /// Waits until the log is followed for the first time.
+    pub async fn followed(&self) {
+        self.followed.subscribe().wait_for(Option::is_some).await.expect("the sender is this struct's own");
     }
 
     fn remembered(&self, hash: &TokenHash, now: Timestamp) -> Option<Identity> {
@@ -166,9 +179,12 @@ impl Sessions {
             call = call.query("after", after).query("wait_ms", POLL.as_millis());
         }
         let page: Revocations = self.mesh.call("auth", call).await?.json()?;
-        let Some(after) = after.filter(|after| *after <= page.head) else {
-            // The first look at the log, or at another one than before: what was asked for earlier cannot be judged by it.
+        let Some(after) = after.filter(|after| page.follows(*after)) else {
+            // The first look at the log; or one that does not follow on the last, so that a logout may be missing.
             self.revise(Revoked::forget);
+            if after.is_some() {
+                self.gaps.send_modify(|gaps| *gaps += 1);
+            }
             self.now_followed();
             return Ok((page.head, false));
         };
@@ -189,7 +205,7 @@ impl Sessions {
     }
 
     fn now_followed(&self) {
-        *self.followed.write().unwrap_or_else(PoisonError::into_inner) = Some(self.clock.now());
+        self.followed.send_replace(Some(self.clock.now()));
     }
 
     fn revoked<T>(&self, read: impl FnOnce(&Revoked) -> T) -> T {
