@@ -42,7 +42,7 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Examples:
   notifyx up                                   on http://127.0.0.1:4000, data in ./data
-  notifyx up --port 0 --data /tmp/second       a second one beside it: every port is chosen by the system
+  notifyx up --port 0 --data /tmp/second       a second one, on free ports
   notifyx up --database postgres://me@db/notifyx
   notifyx up --json | head -n 1                where everything listens, for a script")]
     Up(Placement),

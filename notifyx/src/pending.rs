@@ -19,7 +19,6 @@ macro_rules! pending {
 
 pending! {
     notifyx_gateway, "# Door.\nlisten = \"127.0.0.1:4000\"\ndatabase = \"sqlite:data/gateway.db\"\n";
-    notifyx_auth, "listen = \"127.0.0.1:5000\"\ndatabase = \"sqlite:data/auth.db\"\n";
     notifyx_persist, "listen = \"127.0.0.1:6000\"\ndatabase = \"sqlite:data/persist.db\"\n";
     notifyx_counter_2pc, "listen = \"127.0.0.1:2000\"\ndatabase = \"sqlite:data/counter-2pc.db\"\n";
     notifyx_discovery, "listen = \"127.0.0.1:8000\"\ndatabase = \"sqlite:data/discovery.db\"\n"

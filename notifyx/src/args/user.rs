@@ -35,6 +35,7 @@ Examples:
     Subscribe(Subscribe),
     /// End the subscription to a topic
     Unsubscribe {
+        /// The topic's name
         #[arg(value_parser = topic)]
         topic: TopicName,
     },
@@ -60,6 +61,7 @@ Examples:
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Account {
+    /// Your e-mail address
     #[arg(value_parser = email)]
     pub(crate) email: Email,
     /// Read the password from standard input, up to the end of the first line
@@ -81,6 +83,7 @@ pub(crate) struct Topics {
 pub(crate) enum TopicsAction {
     /// Create a topic; only you will publish to it
     Create {
+        /// 1 to 200 bytes
         #[arg(value_parser = topic)]
         topic: TopicName,
         /// How long a notification is kept [default: for ever]
@@ -91,6 +94,7 @@ pub(crate) enum TopicsAction {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Publish {
+    /// The topic's name
     #[arg(value_parser = topic)]
     pub(crate) topic: TopicName,
     /// The text, or `-` to read it from standard input
@@ -116,6 +120,7 @@ pub(crate) enum Text {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Subscribe {
+    /// Names of topics
     #[arg(required = true, value_name = "TOPIC", value_parser = topic)]
     pub(crate) topics: Vec<TopicName>,
     /// First print what was published from this offset on (1 is the oldest; at most 1,000 are replayed)

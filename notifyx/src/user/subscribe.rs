@@ -63,6 +63,28 @@ struct Follow {
     joined: bool,
 }
 
+impl Follow {
+    /// The server's word on where the topic stands. True where what was missed is not all replayed.
+    fn join(&mut self, joined: &Joined) -> bool {
+        let gap = !joined.recovered && self.last.is_some_and(|last| last != joined.offset);
+        if !joined.recovered {
+            self.last = Some(joined.offset);
+        }
+        self.known = true;
+        self.joined = true;
+        gap
+    }
+
+    /// Whether this offset was not printed before; it is now.
+    fn advance(&mut self, offset: u64) -> bool {
+        let new = self.last.is_none_or(|last| offset > last);
+        if new {
+            self.last = Some(offset);
+        }
+        new
+    }
+}
+
 struct Following<'a> {
     client: &'a Client,
     output: &'a Output,
@@ -157,13 +179,8 @@ impl Following<'_> {
             NEW_NOTIFICATION => {
                 let pushed =
                     serde_json::from_str::<NotificationPushed>(&frame.payload).map_err(|error| strange(&error))?;
-                // A server that restarted may send again what was printed before.
-                if topic.last.is_some_and(|last| pushed.offset <= last) {
-                    return Ok(());
-                }
-                print(self.output, &pushed).map_err(End::Final)?;
-                topic.last = Some(pushed.offset);
-                Ok(())
+                // What was printed before the connection was lost may come again.
+                if topic.advance(pushed.offset) { print(self.output, &pushed).map_err(End::Final) } else { Ok(()) }
             }
             CLOSE | ERROR if frame.join_ref.as_ref() == Some(&topic.join_ref) => {
                 Err(End::Again(format!("it closed the channel of {name}")))
@@ -193,24 +210,16 @@ fn refused(name: &str, topic: &Follow, reply: &Reply) -> End {
 }
 
 fn joined_now(output: &Output, name: &str, topic: &mut Follow, joined: &Joined) -> Result<(), Failure> {
-    if let Some(last) = topic.last
-        && !joined.recovered
-        && last != joined.offset
-    {
-        output.remark(&format!(
-            "-- {name}: not everything up to number {} is replayed; see `notifyx inbox --topic {name:?}`",
-            joined.offset,
-        ));
-    }
-    if !joined.recovered {
-        topic.last = Some(joined.offset);
-    }
     if !topic.known {
         let how = if joined.can_broadcast { "yours to publish to" } else { "published by its creator" };
         output.remark(&format!("-- subscribed to {name} ({how}); Ctrl-C ends the listening, not the subscription"));
     }
-    topic.known = true;
-    topic.joined = true;
+    if topic.join(joined) {
+        let offset = joined.offset;
+        output.remark(&format!(
+            "-- {name}: not all up to number {offset} is replayed; see `notifyx inbox --topic {name:?}`"
+        ));
+    }
     event(output, &json!({ "event": "joined", "topic": name, "offset": joined.offset, "recovered": joined.recovered }))
 }
 
@@ -236,4 +245,57 @@ fn print(output: &Output, pushed: &NotificationPushed) -> Result<(), Failure> {
 /// For scripts only; people are told by remarks.
 fn event(output: &Output, record: &Value) -> Result<(), Failure> {
     if output.json() { output.record(record) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use notifyx_model::{Clock, TopicId};
+
+    use super::*;
+
+    fn joined(offset: u64, recovered: bool) -> Joined {
+        let topic_id = TopicId::new(&Clock::system());
+        Joined { from_join: true, can_broadcast: false, topic_id, offset, recovered }
+    }
+
+    #[test]
+    fn a_first_join_begins_at_the_head() {
+        let mut topic = Follow::default();
+        assert!(!topic.join(&joined(7, false)), "nothing was asked for, nothing is missing");
+        assert!(topic.advance(8));
+    }
+
+    #[test]
+    fn what_was_printed_is_not_printed_again_after_a_rejoin() {
+        let mut topic = Follow { last: Some(3), ..Follow::default() };
+        assert!(!topic.join(&joined(5, true)));
+        assert_eq!([3, 4, 5, 5, 6].map(|offset| topic.advance(offset)), [false, true, true, false, true]);
+    }
+
+    #[test]
+    fn a_gap_is_told_and_left_behind() {
+        let mut topic = Follow { last: Some(3), ..Follow::default() };
+        assert!(topic.join(&joined(5_000, false)));
+        assert_eq!([4_000, 5_000, 5_001].map(|offset| topic.advance(offset)), [false, false, true]);
+    }
+
+    #[test]
+    fn a_topic_that_begins_anew_is_followed_from_its_new_head() {
+        let mut topic = Follow { last: Some(900), ..Follow::default() };
+        assert!(topic.join(&joined(2, false)));
+        assert!(topic.advance(3));
+    }
+
+    #[test]
+    fn a_refusal_is_final_only_before_the_first_join() {
+        let reply = Reply {
+            status: "error".into(),
+            response: json!({ "success": false, "reason": "topic_inactive", "error": "topic `a` is inactive", "status": 409 }),
+        };
+        let known = Follow { known: true, ..Follow::default() };
+        assert!(matches!(refused("a", &Follow::default(), &reply), End::Final(failure) if failure.code() == 1));
+        assert!(matches!(refused("a", &known, &reply), End::Again(why) if why == "topic `a` is inactive"));
+        let away = Reply { response: json!({ "reason": "service_unreachable", "status": 503 }), ..reply };
+        assert!(matches!(refused("a", &Follow::default(), &away), End::Again(_)));
+    }
 }

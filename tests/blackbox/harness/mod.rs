@@ -1,0 +1,49 @@
+//! What the black-box tests stand on: platforms to start and end, people, sockets, terminals. Nothing here knows our types:
+//! a change of shape on the wire is to be seen.
+
+mod cli;
+mod http;
+mod platform;
+mod process;
+mod raw;
+mod socket;
+
+use std::future::Future;
+
+pub use cli::Terminal;
+pub use http::{Answer, Api, Person, send, try_send};
+pub use platform::{Form, Options, Platform, SERVICES, fixed_port};
+pub use raw::{RawSocket, frame};
+pub use socket::{Ending, Socket};
+
+/// A name that no other test has.
+pub fn unique(name: &str) -> String {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    format!("{name}-{}", &id[..12])
+}
+
+/// Runs each scenario against both forms of the platform, as tests of their own: `up::name` and `separate::name`.
+macro_rules! in_both_forms {
+    ($($scenario:ident),+ $(,)?) => {
+        mod up {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() {
+                let platform = $crate::harness::Platform::shared($crate::harness::Form::Up).await;
+                super::$scenario(&platform).await;
+            })+
+        }
+        mod separate {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() {
+                let platform = $crate::harness::Platform::shared($crate::harness::Form::Separate).await;
+                super::$scenario(&platform).await;
+            })+
+        }
+    };
+}
+pub(crate) use in_both_forms;
+
+/// Runs `count` things at once and gives their results in order.
+pub async fn at_once<F: Future>(count: usize, make: impl Fn(usize) -> F) -> Vec<F::Output> {
+    futures_util::future::join_all((0..count).map(make)).await
+}

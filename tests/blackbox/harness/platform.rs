@@ -1,0 +1,278 @@
+//! A running platform, in one of its two forms: everything in one process, or each service in its own.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Deref,
+    path::PathBuf,
+    process::Command,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use notifyx_database::testing::Server;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::{
+    Api, Person,
+    process::{Process, notifyx},
+    unique,
+};
+
+/// A start on a busy machine, migrations of five new databases included.
+const START_WITHIN: Duration = Duration::from_secs(40);
+
+pub const SERVICES: [&str; 5] = ["discovery", "auth", "persist", "counter-2pc", "gateway"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `notifyx up` on SQLite.
+    Up,
+    /// A process per service, two of persist, on Postgres.
+    Separate,
+}
+
+pub struct Platform {
+    pub form: Form,
+    /// What a service shows to prove that it is one.
+    pub secret: String,
+    /// (service, process) → where it listens.
+    addresses: BTreeMap<(String, String), String>,
+    /// Every process, under the name of the instance: `up`, `gateway`, `persist-1`, `persist-2`, …
+    processes: BTreeMap<String, Process>,
+    plan: Plan,
+}
+
+/// What is needed to start a process of it again.
+struct Plan {
+    /// A fixed port for the gateway, where a test restarts it.
+    port: u16,
+    /// Further variables for every process.
+    variables: Vec<(String, String)>,
+    place: Place,
+}
+
+enum Place {
+    Folder(TempDir),
+    Database(String),
+}
+
+/// How a platform of a test's own differs from the shared one.
+#[derive(Default)]
+pub struct Options {
+    pub port: u16,
+    pub variables: Vec<(&'static str, &'static str)>,
+}
+
+impl Platform {
+    /// One of the test's own: to be stopped, killed, started again.
+    pub async fn start(form: Form) -> Self {
+        Self::start_with(form, Options::default()).await
+    }
+
+    pub async fn start_with(form: Form, options: Options) -> Self {
+        let place = match form {
+            Form::Up => Place::Folder(TempDir::with_prefix("notifyx-up-").expect("a temporary folder")),
+            Form::Separate => {
+                Place::Database(format!("{}/{}", postgres().base, unique("blackbox").replace('-', "_")))
+            }
+        };
+        let variables = options.variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let plan = Plan { port: options.port, variables: variables.collect(), place };
+        let secret = unique("the-secret-of-a-cluster-of-tests");
+        let mut platform = Self { form, secret, addresses: BTreeMap::new(), processes: BTreeMap::new(), plan };
+        match form {
+            Form::Up => platform.start_process("up").await,
+            Form::Separate => {
+                for name in ["discovery", "auth", "persist-1", "persist-2", "counter-2pc", "gateway"] {
+                    platform.launch(name);
+                    if name == "discovery" {
+                        platform.started(name).await;
+                    }
+                }
+                for name in ["auth", "persist-1", "persist-2", "counter-2pc", "gateway"] {
+                    platform.started(name).await;
+                }
+            }
+        }
+        platform.ready().await;
+        platform
+    }
+
+    /// The one that all tests of a form share; names in it are made unique by [`unique`].
+    pub async fn shared(form: Form) -> Shared {
+        static UP: OnceCell<Platform> = OnceCell::const_new();
+        static SEPARATE: OnceCell<Platform> = OnceCell::const_new();
+        let cell = match form {
+            Form::Up => &UP,
+            Form::Separate => &SEPARATE,
+        };
+        Shared(cell.get_or_init(|| Self::start(form)).await)
+    }
+
+    /// Starts one process, for the first time or again, and waits until it says that it is ready.
+    pub async fn start_process(&mut self, name: &str) {
+        self.launch(name);
+        self.started(name).await;
+    }
+
+    fn launch(&mut self, name: &str) {
+        let folder = match &self.plan.place {
+            Place::Folder(folder) => Some(folder.path().to_owned()),
+            Place::Database(_) => None,
+        };
+        let process = Process::spawn(name, &mut self.command(name), folder.as_deref());
+        self.processes.insert(name.to_owned(), process);
+    }
+
+    /// Reads `{"event":"ready","gateway":"127.0.0.1:4000",…}`.
+    async fn started(&mut self, name: &str) {
+        let process = self.processes.get_mut(name).expect("it was launched");
+        let Some(line) = process.line(START_WITHIN).await else {
+            panic!("{name} ended instead of starting\n{}", process.log())
+        };
+        let ready: BTreeMap<String, Value> = serde_json::from_str(&line).expect("one JSON object per line");
+        assert_eq!(ready["event"], "ready", "{line}");
+        for (service, address) in ready.iter().filter(|(key, _)| *key != "event") {
+            let address = address.as_str().expect("host:port").to_owned();
+            self.addresses.insert((service.clone(), name.to_owned()), address);
+        }
+    }
+
+    /// Waits until the gateway does its work: the services behind it have found each other.
+    pub async fn ready(&self) {
+        let api = self.anonymous();
+        let deadline = Instant::now() + START_WITHIN;
+        loop {
+            let answer = api.get("/ready").await;
+            if answer.status == 200 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not ready after {START_WITHIN:?}: {}\n{self}", answer.text);
+            // A pause between questions, not a wait for something known to take this long.
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// The command line of an instance: `up`, or a service's name with an optional number.
+    pub fn command(&self, name: &str) -> Command {
+        let service = if name.starts_with("persist") { "persist" } else { name };
+        let mut command = notifyx();
+        command.arg(service).arg("--json").env("NOTIFYX_CLUSTER__SECRET", &self.secret);
+        // `--port N` places the gateway; the others keep out of each other's way.
+        for inner in SERVICES {
+            command.env(format!("NOTIFYX_{}__LISTEN", inner.replace('-', "_").to_uppercase()), "127.0.0.1:0");
+        }
+        if matches!(service, "up" | "gateway") && self.plan.port != 0 {
+            command.args(["--port", &self.plan.port.to_string()]);
+        } else if let Some(address) = self.addresses.get(&(service.to_owned(), name.to_owned())) {
+            // Started again: where it was, so that others find it there.
+            command.args(["--port", address.rsplit(':').next().expect("host:port")]);
+        }
+        match &self.plan.place {
+            Place::Folder(folder) => command.arg("--data").arg(folder.path()),
+            Place::Database(url) => command.args(["--database", url]),
+        };
+        if let (Form::Separate, Some(registry)) = (self.form, self.instances("discovery").first()) {
+            command.args(["--discovery", &format!("http://{registry}")]);
+        }
+        command.envs(self.plan.variables.iter().cloned())
+            .current_dir(std::env::temp_dir());
+        command
+    }
+
+    pub fn process(&mut self, name: &str) -> &mut Process {
+        self.processes.get_mut(name).unwrap_or_else(|| panic!("no process {name}"))
+    }
+
+    /// The process of the gateway, whatever else is in it.
+    pub fn front(&mut self) -> &mut Process {
+        self.process(match self.form {
+            Form::Up => "up",
+            Form::Separate => "gateway",
+        })
+    }
+
+    /// `127.0.0.1:4000`
+    pub fn gateway(&self) -> &str {
+        self.instances("gateway")[0]
+    }
+
+    /// Where the instances of a service listen.
+    pub fn instances(&self, service: &str) -> Vec<&str> {
+        let of_service = self.addresses.iter().filter(|((of, _), _)| of == service);
+        of_service.map(|(_, address)| address.as_str()).collect()
+    }
+
+    /// The folder of the databases, where there is one.
+    pub fn folder(&self) -> PathBuf {
+        match &self.plan.place {
+            Place::Folder(folder) => folder.path().to_owned(),
+            Place::Database(url) => panic!("{url} is no folder"),
+        }
+    }
+
+    /// The front door, without credentials.
+    pub fn anonymous(&self) -> Api {
+        Api::new(self.gateway())
+    }
+
+    /// The door of the first instance of a service, without credentials.
+    pub fn door(&self, service: &str) -> Api {
+        Api::new(self.instances(service)[0])
+    }
+
+    /// Someone new, registered and logged in.
+    pub async fn person(&self, name: &str) -> Person {
+        Person::register(self.anonymous(), name).await
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.processes.values().try_for_each(|process| f.write_str(&process.log()))
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{self}");
+        }
+    }
+}
+
+/// A borrowed platform that shows its logs when the borrower fails.
+pub struct Shared(&'static Platform);
+
+impl Deref for Shared {
+    type Target = Platform;
+
+    fn deref(&self) -> &Platform {
+        self.0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
+/// One PostgreSQL server for all; each platform has databases of its own in it.
+fn postgres() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+/// A port that stays ours between two starts: below those that the system hands out.
+pub fn fixed_port() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 9_000).expect("below 9,000");
+    (first..32_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of thousands is free")
+}

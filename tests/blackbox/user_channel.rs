@@ -1,0 +1,55 @@
+//! The channel of a person: what is unread, over all topics and sockets.
+
+use serde_json::json;
+
+use crate::harness::{Platform, in_both_forms, unique};
+
+in_both_forms!(heads_and_unread_add_up, a_person_has_one_channel_and_it_is_private);
+
+async fn heads_and_unread_add_up(platform: &Platform) {
+    let (ann, bob) = tokio::join!(platform.person("ann"), platform.person("bob"));
+    let (joined, not_joined) = (unique("joined"), unique("not-joined"));
+    for topic in [&joined, &not_joined] {
+        let topic_id = ann.create_topic(topic).await;
+        bob.subscribe(&topic_id).await;
+    }
+    ann.publish(&joined, "the first").await;
+
+    let own = format!("user:{}", bob.id);
+    let (mut watching, mut other) = tokio::join!(bob.socket(), bob.socket());
+    let unread = watching.join(&own, json!({})).await;
+    assert_eq!(unread["total"], 1, "{unread}");
+    let counted = |topic: &str| unread["topics"].as_array().unwrap().iter().find(|t| t["topic"] == topic).unwrap().clone();
+    assert_eq!((&counted(&joined)["unread"], &counted(&joined)["broadcast_no"]), (&json!(1), &json!(1)));
+    assert_eq!((&counted(&not_joined)["unread"], &counted(&not_joined)["broadcast_no"]), (&json!(0), &json!(0)));
+
+    // A broadcast moves the head of its topic, whether this socket has joined it or not; the client adds.
+    let published = ann.publish(&not_joined, "one more").await;
+    assert_eq!(watching.event(&own, "head").await, json!({ "topic": not_joined, "broadcast_no": 1 }));
+
+    // Seen from another socket, a count of its own comes.
+    let channel = format!("notification:{not_joined}");
+    other.join(&channel, json!({})).await;
+    other.push(&channel, "seen", json!({ "id": published["id"] })).await.unwrap();
+    let pushed = watching.event(&own, "unread").await;
+    let topics = pushed["topics"].as_array().unwrap();
+    let of_topic = topics.iter().find(|t| t["topic"] == not_joined.as_str()).unwrap();
+    assert_eq!((&of_topic["unread"], &of_topic["broadcast_no"]), (&json!(0), &json!(1)), "{pushed}");
+
+    // A targeted notification is no broadcast: the count comes.
+    let targeted = json!({ "topic": joined, "message": "for you", "to": [bob.email] });
+    ann.api.post("/api/notifications", targeted).await.expect(201);
+    let pushed = watching.event(&own, "unread").await;
+    let of_topic = pushed["topics"].as_array().unwrap().iter().find(|t| t["topic"] == joined.as_str()).cloned().unwrap();
+    assert_eq!(of_topic["unread"], 2, "{pushed}");
+    assert_eq!(bob.unread(&joined).await, (2, 2));
+}
+
+async fn a_person_has_one_channel_and_it_is_private(platform: &Platform) {
+    let (ann, bob) = tokio::join!(platform.person("ann"), platform.person("bob"));
+    let mut socket = ann.socket().await;
+    for foreign in [format!("user:{}", bob.id), "user:".into(), "user:nobody".into()] {
+        socket.try_join(&foreign, json!({})).await.unwrap_err();
+    }
+    socket.join(&format!("user:{}", ann.id), json!({})).await;
+}
