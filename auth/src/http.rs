@@ -1,5 +1,7 @@
 //! The door: decodes, calls one rule, encodes.
 
+#![expect(unused_qualifications, reason = "what utoipa writes for query parameters")]
+
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
@@ -110,7 +112,7 @@ struct ListQuery {
 }
 
 /// All users, by id, in pages.
-#[utoipa::path(get, path = "/api/users", tag = "users",
+#[utoipa::path(get, path = "/api/users", tag = "users", params(ListQuery),
     security(("token" = []), ("cluster" = [])), responses(
     (status = 200, body = UserPage),
 ))]
@@ -155,7 +157,7 @@ struct RevocationsQuery {
 }
 
 /// The log of revocations, by long-poll. An answer that does not follow on `after` means: clear your cache.
-#[utoipa::path(get, path = "/api/revocations", tag = "cluster",
+#[utoipa::path(get, path = "/api/revocations", tag = "cluster", params(RevocationsQuery),
     security(("cluster" = [])), responses(
     (status = 200, body = Revocations),
     (status = 503, body = Problem, description = "`revocations_behind`: do not take silence for \"none\""),
@@ -197,3 +199,6 @@ impl Modify for Schemes {
         components.add_security_scheme("cluster", SecurityScheme::ApiKey(ApiKey::Header(secret)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -221,3 +221,180 @@ impl Tail {
         complete
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use notifyx_database::testing::{self, TestDatabase};
+    use notifyx_model::{Clock, Email};
+    use notifyx_wire::rest::auth::User;
+
+    use super::*;
+    use crate::store::{self, Account, MIGRATIONS, Session};
+
+    impl Revocations {
+        /// As if no look had come through for a while.
+        pub(crate) fn fall_behind(&self) {
+            self.tail().complete_at -= BEHIND_AFTER * 2;
+        }
+    }
+
+    /// A log in a database of its own, and a user whose sessions can end.
+    struct Kept {
+        store: Arc<dyn Store>,
+        log: Arc<Revocations>,
+        user: UserId,
+        clock: Clock,
+        _database: TestDatabase,
+    }
+
+    impl Kept {
+        async fn open() -> Self {
+            let (database, clock) = (testing::sqlite(&MIGRATIONS).await, Clock::system());
+            let store = store::of(&database.database);
+            let user =
+                User { id: UserId::new(&clock), email: Email::parse("ann@x.org").unwrap(), created_at: clock.now() };
+            let id = user.id;
+            assert!(store.add_account(&Account { user, password_hash: String::new() }).await.unwrap());
+            let metrics = Metrics::new(&prometheus::Registry::new());
+            let log = Arc::new(Revocations::open(store.clone(), metrics).await.unwrap());
+            Self { store, log, user: id, clock, _database: database }
+        }
+
+        /// Ends session `n`, as another instance would: only the store knows.
+        async fn end(&self, n: u8) {
+            let (token_hash, now) = (TokenHash([n; 32]), self.clock.now());
+            let session = Session { token_hash, user_id: self.user, created_at: now, expires_at: now };
+            self.store.open_session(&session, 100).await.unwrap();
+            assert!(self.store.end_session(token_hash, now).await.unwrap());
+        }
+
+        async fn page(&self, after: Option<u64>, wait: Duration) -> Result<Page, Error> {
+            self.log.page(after, wait, &CancellationToken::new(), |_| ()).await
+        }
+    }
+
+    fn numbers(page: &Page) -> (u64, Vec<u64>) {
+        (page.head, page.revoked.iter().map(|r| r.seq).collect())
+    }
+
+    #[tokio::test]
+    async fn each_revocation_is_told_once_and_in_order() {
+        let kept = Kept::open().await;
+        let told = Mutex::new(Vec::new());
+        let tell = |news: News<'_>| match news {
+            News::Ended(r) => told.lock().unwrap().push(r.seq),
+            News::Gap => panic!("nothing is missing"),
+        };
+        for n in 0..5 {
+            kept.end(n).await;
+            let (one, other) = tokio::join!(kept.log.advance(tell), kept.log.advance(tell));
+            one.and(other).unwrap();
+        }
+        assert_eq!(*told.lock().unwrap(), [1, 2, 3, 4, 5]);
+        assert_eq!(kept.log.head(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_ended_since_the_mark_is_known() {
+        let kept = Kept::open().await;
+        let mark = kept.log.mark().unwrap();
+        kept.end(1).await;
+        assert_eq!(kept.log.since(mark, TokenHash([1; 32]), kept.user), Since::Untouched, "not heard of yet");
+        kept.log.advance(|_| ()).await.unwrap();
+        assert_eq!(kept.log.since(mark, TokenHash([1; 32]), kept.user), Since::Ended);
+        assert_eq!(kept.log.since(mark, TokenHash([2; 32]), kept.user), Since::Untouched);
+        assert_eq!(kept.log.since(mark + 1, TokenHash([1; 32]), kept.user), Since::Untouched);
+        assert_eq!(kept.log.since(mark + 2, TokenHash([1; 32]), kept.user), Since::Unknown);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_all_sessions_of_a_user_ends_each() {
+        let kept = Kept::open().await;
+        let all = Revocation { seq: 1, user_id: kept.user, token_hash: None };
+        assert!(kept.log.tail().take(0, &Page { head: 1, revoked: vec![all] }, Instant::now(), |_| ()));
+        assert_eq!(kept.log.since(0, TokenHash([7; 32]), kept.user), Since::Ended);
+        assert_eq!(kept.log.since(0, TokenHash([7; 32]), UserId::new(&kept.clock)), Since::Untouched);
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_told_and_the_log_goes_on_behind_it() {
+        let kept = Kept::open().await;
+        for n in 0..4 {
+            kept.end(n).await;
+        }
+        kept.store.trim_revocations(kept.clock.now() + Duration::from_secs(1), 2).await.unwrap();
+        let gaps = Mutex::new(0);
+        let tell = |news: News<'_>| {
+            assert!(matches!(news, News::Gap));
+            *gaps.lock().unwrap() += 1;
+        };
+        kept.log.advance(tell).await.unwrap();
+        assert_eq!((kept.log.head(), *gaps.lock().unwrap()), (4, 1));
+        assert_eq!(kept.log.since(0, TokenHash([9; 32]), kept.user), Since::Unknown);
+        // Whoever follows from elsewhere sees the gap as well.
+        let page = kept.page(Some(1), Duration::ZERO).await.unwrap();
+        assert_eq!((numbers(&page), page.follows(1), page.follows(2)), ((4, vec![3, 4]), false, true));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_follower_hears_of_a_revocation() {
+        let kept = Kept::open().await;
+        assert_eq!(numbers(&kept.page(None, Duration::ZERO).await.unwrap()), (0, vec![]));
+        let stop = CancellationToken::new();
+        let followed = tokio::spawn({
+            let (log, stop) = (kept.log.clone(), stop.clone());
+            async move { log.follow(Duration::from_millis(10), stop, |_| ()).await }
+        });
+        let wait = kept.page(Some(0), Duration::from_secs(20));
+        let (page, ()) = tokio::join!(wait, kept.end(1));
+        assert_eq!(numbers(&page.unwrap()), (1, vec![1]));
+        stop.cancel();
+        followed.await.unwrap();
+        assert_eq!(numbers(&kept.page(Some(1), Duration::ZERO).await.unwrap()), (1, vec![]), "the wait ends");
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_knows_more_is_caught_up_with() {
+        let kept = Kept::open().await;
+        kept.end(1).await;
+        kept.end(2).await;
+        let page = kept.page(Some(1), Duration::ZERO).await.unwrap();
+        assert_eq!(numbers(&page), (2, vec![2]), "another instance has told it of 1");
+        let page = kept.page(Some(9), Duration::from_secs(20)).await.unwrap();
+        assert_eq!((numbers(&page), page.follows(9)), ((2, vec![]), false), "the database was put back");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_behind_says_so() {
+        let kept = Kept::open().await;
+        kept.log.fall_behind();
+        assert_eq!(kept.log.mark(), None);
+        for after in [None, Some(0)] {
+            assert!(matches!(kept.page(after, Duration::from_secs(20)).await, Err(Error::Behind)));
+        }
+        kept.log.advance(|_| ()).await.unwrap();
+        assert_eq!(kept.log.mark(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_wait() {
+        let kept = Kept::open().await;
+        let stopping = CancellationToken::new();
+        stopping.cancel();
+        let page = kept.log.page(Some(0), WAIT_MAX, &stopping, |_| ()).await.unwrap();
+        assert_eq!(numbers(&page), (0, vec![]));
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let kept = Kept::open().await;
+        let user_id = kept.user;
+        let mut log = kept.log.tail();
+        let count = TAIL_MAX as u64 + 5;
+        let revoked = (1..=count).map(|seq| Revocation { seq, user_id, token_hash: None }).collect();
+        log.take(0, &Page { head: count, revoked }, Instant::now(), |_| ());
+        assert_eq!((log.recent.len(), log.floor, log.head), (TAIL_MAX, 5, count));
+        assert!(log.after(4).is_none());
+        assert_eq!(log.after(5).unwrap().next().unwrap().seq, 6);
+    }
+}

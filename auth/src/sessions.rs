@@ -218,3 +218,127 @@ fn new_token() -> Token {
 pub(crate) fn hours(count: u32) -> Duration {
     Duration::from_secs(u64::from(count) * 3_600)
 }
+
+#[cfg(test)]
+mod tests {
+    use notifyx_database::testing::{self, TestDatabase};
+    use notifyx_model::{Email, ManualClock};
+
+    use super::*;
+    use crate::store::{self, MIGRATIONS};
+
+    struct Kept {
+        sessions: Sessions,
+        hand: ManualClock,
+        database: TestDatabase,
+    }
+
+    /// With one account, and room for two of its sessions.
+    async fn open() -> Kept {
+        let (database, hand) = (testing::sqlite(&MIGRATIONS).await, ManualClock::new());
+        let config = Config { sessions_per_user_max: 2.try_into().unwrap(), ..Config::default() };
+        let (store, clock) = (store::of(&database.database), hand.clock());
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let accounts = Arc::new(Accounts::new(&config, store.clone(), clock.clone(), metrics.clone()));
+        accounts.register(credentials()).await.unwrap();
+        let sessions = Sessions::open(&config, store, accounts, clock, metrics).await.unwrap();
+        Kept { sessions, hand, database }
+    }
+
+    fn credentials() -> Credentials {
+        Credentials { email: Email::parse("ann@x.org").unwrap(), password: "correct horse".into() }
+    }
+
+    impl Kept {
+        async fn login(&self) -> Token {
+            self.sessions.login(&credentials(), "192.0.2.1").await.unwrap().token
+        }
+
+        async fn knows(&self, token: &Token) -> bool {
+            self.sessions.identify(token).await.unwrap().is_some()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_good_until_it_expires() {
+        let kept = open().await;
+        let token = kept.login().await;
+        assert_eq!(token.as_str().len(), TOKEN_CHARS);
+        let identity = kept.sessions.identify(&token).await.unwrap().unwrap();
+        assert_eq!(identity.email, credentials().email);
+        kept.hand.advance(hours(719));
+        assert!(kept.knows(&token).await);
+        kept.hand.advance(hours(1));
+        assert!(!kept.knows(&token).await, "also from the cache");
+        kept.sessions.known.invalidate_all();
+        assert!(!kept.knows(&token).await, "also before the sweep");
+        kept.sessions.sweep(Duration::ZERO).await.unwrap();
+        assert_eq!(kept.sessions.store.find_session(token.hash()).await.unwrap(), None);
+        assert_eq!(kept.sessions.log().0, 0, "nobody needs to be told");
+    }
+
+    #[tokio::test]
+    async fn a_logout_is_heard_here_at_once() {
+        let kept = open().await;
+        let token = kept.login().await;
+        assert!(kept.knows(&token).await);
+        kept.sessions.logout(&token).await.unwrap();
+        assert!(!kept.knows(&token).await);
+        assert_eq!(kept.sessions.log(), (1, true));
+        kept.sessions.logout(&token).await.unwrap();
+        assert_eq!(kept.sessions.log().0, 1, "what has ended ends once");
+    }
+
+    #[tokio::test]
+    async fn a_read_that_began_before_the_logout_is_not_kept() {
+        let kept = open().await;
+        let token = kept.login().await;
+        let mark = kept.sessions.revocations.mark().unwrap();
+        let read = kept.sessions.store.find_session(token.hash()).await.unwrap().unwrap();
+        kept.sessions.logout(&token).await.unwrap();
+        assert_eq!(kept.sessions.remember(token.hash(), read, mark), None);
+        assert!(kept.sessions.known.get(&token.hash()).is_none());
+    }
+
+    #[tokio::test]
+    async fn another_instances_logout_is_heard_with_the_next_look() {
+        let kept = open().await;
+        let token = kept.login().await;
+        assert!(kept.knows(&token).await);
+        assert!(kept.sessions.store.end_session(token.hash(), kept.hand.clock().now()).await.unwrap());
+        assert!(kept.knows(&token).await, "from the cache, for a moment");
+        kept.sessions.revocations.advance(|news| kept.sessions.forget(news)).await.unwrap();
+        assert!(!kept.knows(&token).await);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_session_ends_where_there_are_too_many() {
+        let kept = open().await;
+        let mut tokens = Vec::new();
+        for _ in 0..3 {
+            tokens.push(kept.login().await);
+            assert!(kept.knows(&tokens[0]).await == (tokens.len() < 3));
+            kept.hand.advance(Duration::from_secs(1));
+        }
+        assert!(kept.knows(&tokens[1]).await && kept.knows(&tokens[2]).await);
+        assert_eq!(kept.sessions.log().0, 1);
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_is_behind_is_not_asked() {
+        let kept = open().await;
+        let token = kept.login().await;
+        assert!(kept.knows(&token).await);
+        assert!(kept.sessions.store.end_session(token.hash(), kept.hand.clock().now()).await.unwrap());
+        kept.sessions.revocations.fall_behind();
+        assert!(!kept.knows(&token).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_token_costs_no_query() {
+        let kept = open().await;
+        kept.database.database.close().await;
+        assert!(!kept.knows(&Token::parse("no-token-of-auth").unwrap()).await);
+        assert!(kept.sessions.identify(&new_token()).await.is_err());
+    }
+}

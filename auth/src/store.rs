@@ -94,8 +94,10 @@ fn identity((id, email, created_at, expires_at): (Uuid, String, i64, i64)) -> Re
     Ok(Identity { id, email, created_at, expires_at: Timestamp::from_micros(expires_at) })
 }
 
-/// Rows of head, seq, `user_id`, `token_hash`; one row with only the head where nothing follows.
-fn revocations(rows: Vec<(i64, Option<i64>, Option<Uuid>, Option<Vec<u8>>)>) -> Result<Revocations, Error> {
+/// The head, and `seq, user_id, token_hash` of one revocation; without one where nothing follows.
+type LogRow = (i64, Option<i64>, Option<Uuid>, Option<Vec<u8>>);
+
+fn revocations(rows: Vec<LogRow>) -> Result<Revocations, Error> {
     let mut answer = Revocations::default();
     for (head, seq, user_id, token_hash) in rows {
         answer.head = number(head)?;
@@ -136,7 +138,6 @@ pub(crate) mod tests {
 
     type Kept = Arc<dyn Store>;
 
-    #[expect(clippy::unused_async, reason = "the runner awaits it")]
     async fn open(database: &Database) -> Kept {
         of(database)
     }
