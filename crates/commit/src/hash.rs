@@ -32,6 +32,14 @@ impl RequestHash {
     }
 }
 
+/// 64 digits.
+impl fmt::LowerHex for RequestHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Enough to tell two apart.
 impl fmt::Debug for RequestHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
@@ -97,5 +105,6 @@ mod tests {
         let hash = RequestHash::of("/r", &1);
         assert_eq!(RequestHash::from_slice(hash.as_slice()), Some(hash));
         assert_eq!(RequestHash::from_slice(&[0; 31]), None);
+        assert_eq!(format!("{:x} {:?}", RequestHash([10; 32]), RequestHash([10; 32])), format!("{} 0a0a0a0a…", "0a".repeat(32)));
     }
 }

@@ -1,0 +1,125 @@
+//! What both backends read and how it becomes the domain's types: one place, checked.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use notifyx_commit::{Begin, Begun, Figures, Parties, Record, RequestHash, State, StoreError, VerdictOn};
+use notifyx_database::Error;
+use notifyx_model::{Gid, Timestamp, UserId};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+/// The columns of [`TxnRow`].
+macro_rules! columns {
+    () => {
+        "txn.gid, txn.user_id, txn.idem_key, txn.req_hash, txn.state, txn.reason, txn.acked_persist, txn.acked_counter, \
+         txn.tries, txn.refusals, txn.quarantined, txn.created_at, txn.deadline, txn.closed_at"
+    };
+}
+pub(super) use columns;
+
+#[derive(FromRow)]
+pub(super) struct TxnRow {
+    gid: Uuid,
+    user_id: Uuid,
+    idem_key: Option<String>,
+    req_hash: Vec<u8>,
+    state: String,
+    reason: Option<String>,
+    acked_persist: bool,
+    acked_counter: bool,
+    tries: i64,
+    refusals: i64,
+    quarantined: bool,
+    created_at: i64,
+    deadline: i64,
+    closed_at: Option<i64>,
+}
+
+impl TryFrom<TxnRow> for Record {
+    type Error = StoreError;
+
+    fn try_from(row: TxnRow) -> Result<Self, StoreError> {
+        let count = |stored: i64| u32::try_from(stored).unwrap_or(if stored < 0 { 0 } else { u32::MAX });
+        Ok(Self {
+            gid: Gid::from_uuid(row.gid),
+            user_id: UserId::from_uuid(row.user_id),
+            idem_key: row.idem_key,
+            request: RequestHash::from_slice(&row.req_hash)
+                .ok_or_else(|| StoreError::new(format!("transaction {} has a hash of another length", row.gid)))?,
+            state: state(&row.state)?,
+            reason: row.reason,
+            acked: Parties { persist: row.acked_persist, counter: row.acked_counter },
+            tries: count(row.tries),
+            refusals: count(row.refusals),
+            quarantined: row.quarantined,
+            created_at: Timestamp::from_micros(row.created_at),
+            deadline: Timestamp::from_micros(row.deadline),
+            closed_at: row.closed_at.map(Timestamp::from_micros),
+        })
+    }
+}
+
+pub(super) fn records(rows: Vec<TxnRow>) -> Result<Vec<Record>, StoreError> {
+    rows.into_iter().map(Record::try_from).collect()
+}
+
+pub(super) fn state(text: &str) -> Result<State, StoreError> {
+    text.parse().map_err(StoreError::new)
+}
+
+/// Statements fail as [`sqlx::Error`]; what can be done about it is the database's to say.
+pub(super) fn failed(error: sqlx::Error) -> StoreError {
+    StoreError::new(Error::from(error))
+}
+
+/// The answers of a begin, from what was inserted and what was found in its place. `None` where neither holds: whoever held
+/// the key was aborted meanwhile, and the item is to be begun again.
+pub(super) fn begun(batch: &[Begin], inserted: &[Uuid], found: &[Record]) -> Vec<Option<Begun>> {
+    let by_gid: HashMap<Gid, &Record> = found.iter().map(|record| (record.gid, record)).collect();
+    let holders = found.iter().filter(|record| record.state != State::Abort);
+    let by_key: HashMap<(UserId, &str), &Record> =
+        holders.filter_map(|record| Some(((record.user_id, record.idem_key.as_deref()?), record))).collect();
+    // A gid that stands twice in the batch was inserted for the first of them.
+    let mut inserted: HashSet<Uuid> = inserted.iter().copied().collect();
+    batch
+        .iter()
+        .map(|item| {
+            if inserted.remove(&item.gid.uuid()) {
+                return Some(Begun::New);
+            }
+            let holder = item.idem_key.as_deref().and_then(|key| by_key.get(&(item.user_id, key)));
+            let record = *holder.or_else(|| by_gid.get(&item.gid))?;
+            let same = record.request == item.request && record.user_id == item.user_id;
+            Some(if same { Begun::Known(record.clone()) } else { Begun::Mismatch(record.gid) })
+        })
+        .collect()
+}
+
+/// How often a begin is tried whose key is held and freed at the same time; more is a bug.
+pub(super) const BEGIN_TRIES: u32 = 5;
+
+/// Microseconds, as stored.
+pub(super) fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4)
+}
+
+/// No id of version 7 that was made at this moment or later sorts before this one.
+pub(super) fn first_id_at(at: Timestamp) -> Uuid {
+    let millis = u128::try_from(at.as_micros() / 1_000).unwrap_or(0);
+    Uuid::from_u128(millis << 80)
+}
+
+/// What each row says, in the order of the batch.
+pub(super) fn states(batch: &[VerdictOn], rows: Vec<(Uuid, String)>) -> Result<Vec<Option<State>>, StoreError> {
+    let rows: HashMap<Uuid, String> = rows.into_iter().collect();
+    batch.iter().map(|item| rows.get(&item.gid.uuid()).map(|text| state(text)).transpose()).collect()
+}
+
+pub(super) fn figures((open, in_doubt, quarantined, oldest): (i64, i64, i64, i64)) -> Figures {
+    let count = |stored: i64| u64::try_from(stored).unwrap_or(0);
+    let oldest = Duration::from_micros(count(oldest));
+    Figures { open: count(open), in_doubt: count(in_doubt), quarantined: count(quarantined), oldest }
+}
