@@ -1,0 +1,68 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{error::Error, fanout::Fanout, notifyx::Notifyx, process::Process, publish::Publish};
+
+/// Measures a running Notifyx, beside yardsticks in the same run.
+#[derive(Debug, Parser)]
+#[command(name = "notifyx-bench", version, max_term_width = 100)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Deliveries of one topic's messages to many sockets
+    #[command(after_help = "\
+Examples:
+  notifyx-bench fanout --notifyx target/release/notifyx --pin --yardstick
+  notifyx-bench fanout --server 127.0.0.1:4000 --pid $(pgrep -x notifyx) --sockets 1000 --in-flight 1")]
+    Fanout(Fanout),
+    /// Publishes through two-phase commit
+    #[command(after_help = "\
+Examples:
+  notifyx-bench publish --notifyx target/release/notifyx
+  notifyx-bench publish --server 127.0.0.1:4000 --publishers 1,64 --seconds 10 --json")]
+    Publish(Publish),
+    /// The yardstick's server: started by `fanout --yardstick`
+    #[command(hide = true)]
+    PlainServer,
+}
+
+/// Which platform is measured.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Measured {
+    /// Start this program's `up` on free ports and an empty folder, and stop it afterwards
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["server", "pid"])]
+    pub(crate) notifyx: Option<PathBuf>,
+    /// Measure the gateway at this address
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) server: Option<SocketAddr>,
+    /// Its process, for CPU and memory
+    #[arg(long, value_name = "PID", requires = "server")]
+    pub(crate) pid: Option<Process>,
+    /// Where the started platform keeps its data, and the yardstick of the disk its file [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Servers on core 0, the client on core 1: per-core figures
+    #[arg(long)]
+    pub(crate) pin: bool,
+}
+
+impl Measured {
+    /// The platform, started if it is to be; `None` where no one was named.
+    pub(crate) fn find(&self, core: Option<usize>) -> Result<Option<Notifyx>, Error> {
+        match (&self.notifyx, self.server) {
+            (Some(program), _) => Notifyx::start(program, core, self.data.as_deref()).map(Some),
+            (None, Some(gateway)) => Ok(Some(Notifyx::running(gateway, self.pid))),
+            (None, None) => Ok(None),
+        }
+    }
+}
