@@ -72,9 +72,6 @@ impl Backends {
         Self { mesh, joins, topics: moka::sync::Cache::new(TOPICS_CACHED) }
     }
 
-    pub(crate) fn mesh(&self) -> &Mesh {
-        &self.mesh
-    }
 
     // Auth.
 

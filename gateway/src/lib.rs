@@ -1,3 +1,216 @@
-//! notifyx-gateway
+//! The front door: sockets that speak Phoenix channels, REST, and behind them publishing through two-phase commit.
+//!
+//! A socket's way is `edge → session → publish → backends`; a notification's way back is `bus → feed → hub → edge`. This file
+//! puts the parts together and takes them apart again in order.
 
+mod backends;
+mod edge;
+mod error;
+mod feed;
+mod http;
+mod hub;
+mod live;
 pub mod platform;
+mod publish;
+mod session;
+pub mod transactions;
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::web::Data;
+use async_trait::async_trait;
+use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unavailable};
+use notifyx_commit::{Coordinator, Party, Ports};
+use notifyx_database::{Database, DatabaseUrl, Options};
+use notifyx_mesh::{Bus, Mesh, MeshConfig, Place, Sessions};
+use notifyx_model::{InstanceId, Token};
+use notifyx_wire::rest::auth::Identity;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+
+pub use error::Error;
+
+use crate::{
+    backends::{AUTH, Backends, COUNTER, PERSIST},
+    edge::{Edge, Limits},
+    hub::Hub,
+    live::Live,
+    publish::{Announcer, Publisher},
+};
+
+/// The service's name in the registry.
+pub const NAME: &str = "gateway";
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// Hints that the feed may be behind before it loses the oldest; it finds what it lost in the store.
+const BUS_HINTS: usize = 4_096;
+
+/// Sockets get this long to take their goodbye: a close frame and a round trip.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// What each key means is said beside it in [`DEFAULTS`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub advertise: String,
+    pub database: DatabaseUrl,
+    pub database_connections: NonZeroU32,
+    pub workers: usize,
+    pub sockets_max: NonZeroUsize,
+    pub origins: Vec<String>,
+    pub commit: notifyx_commit::Config,
+    pub mesh: MeshConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        notifyx_chassis::config::defaults(DEFAULTS)
+    }
+}
+
+/// Opens the database and the door, and enters the registry. Call it on the context's runtime.
+pub async fn start(config: Config, context: Context) -> Result<Running, StartError> {
+    config.commit.check().map_err(|why| StartError::Other(format!("[gateway] commit.{why}")))?;
+    let options = Options { connections: config.database_connections.get(), ..Options::default() };
+    let database = Database::open(&config.database, options, &transactions::MIGRATIONS).await?;
+    let door = Door::new(NAME, &context);
+    let inner = Inner::start(&config, &context, &database, door.registry());
+    let edge = Edge::start(inner.hub.clone(), inner.live.clone(), inner.bus.subscribe(), edge_options(&config), &context);
+    let place = Place::new(&inner.mesh, NAME);
+
+    let rest = described(door, &config, &inner, &database, &place)
+        .identify(Arc::new(Callers(inner.sessions.clone())))
+        .openapi(http::description())
+        .routes({
+            let live = Data::new(Shared::of(&context, inner.live.clone()));
+            move |routes| http::routes(routes, &live)
+        })
+        .parts();
+    let bound = edge.serve(config.listen, &rest);
+    let (server, address) = bound.map_err(|source| StartError::Bind { address: config.listen, source })?;
+    let handle = server.handle();
+    let mut running = Running::new(NAME, address, handle, context.runtime.spawn(server));
+    tracing::info!(service = NAME, %address, "{NAME} listens on {address}");
+    place.take(&config.advertise, address, &context.shutdown);
+
+    let revoking = context.runtime.spawn(revoke_sockets(inner.hub.clone(), inner.sessions.clone()));
+    let hub = inner.hub.clone();
+    running.before_stop(async move {
+        place.leave().await;
+        let left = hub.drain(DRAIN).await;
+        if left > 0 {
+            tracing::warn!(left, "{left} sockets did not let go in time");
+        }
+    });
+    running.after_stop(async move { database.close().await });
+    running.after_stop(async move {
+        revoking.abort();
+        edge.stop().await;
+        inner.live.publisher.coordinator().close().await;
+        inner.live.backends.close().await;
+        inner.mesh.stop().await;
+    });
+    Ok(running)
+}
+
+/// What stands behind the door.
+struct Inner {
+    mesh: Mesh,
+    sessions: Arc<Sessions>,
+    bus: Bus,
+    hub: Hub,
+    live: Arc<Live>,
+}
+
+impl Inner {
+    fn start(config: &Config, context: &Context, database: &Database, metrics: &prometheus::Registry) -> Self {
+        let (clock, shutdown) = (context.clock.clone(), context.shutdown.clone());
+        let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
+        let mesh = Mesh::start(&config.mesh, discovery, secret, clock.clone(), metrics, shutdown);
+        let sessions = Sessions::start(mesh.clone(), clock.clone());
+        let bus = Bus::in_process(BUS_HINTS).counted_in(metrics);
+        let hub = Hub::new(hub::Metrics::new(metrics));
+        let ports = Ports {
+            store: transactions::open(database, clock.clone()),
+            persist: transactions::remote(&mesh, Party::Persist),
+            counter: transactions::remote(&mesh, Party::Counter),
+            sink: Arc::new(Announcer(bus.clone())),
+        };
+        let owner = InstanceId::new(&clock);
+        let coordinator = Coordinator::start(config.commit.clone(), ports, clock.clone(), owner, metrics);
+        let backends = Backends::new(mesh.clone());
+        let publisher = Publisher::new(backends.clone(), coordinator, clock);
+        let live = Arc::new(Live { backends, publisher, sessions: sessions.clone(), hub: hub.clone() });
+        Self { mesh, sessions, bus, hub, live }
+    }
+}
+
+/// A gateway is ready when it can publish and show: its own store, and an instance of every service it needs.
+fn described(door: Door, config: &Config, inner: &Inner, database: &Database, place: &Place) -> Door {
+    let (pinged, place) = (database.clone(), place.clone());
+    let mut door = door
+        .config(config)
+        .ready("database", move || {
+            let database = pinged.clone();
+            async move { database.ping().await.map_err(|error| error.to_string()) }
+        })
+        .ready("registry", move || std::future::ready(place.check()));
+    for service in [AUTH, PERSIST, COUNTER] {
+        let mesh = inner.mesh.clone();
+        door = door.ready(service, move || {
+            let known = mesh.knows(service);
+            async move { if known { Ok(()) } else { Err(format!("no instance of {service} is in the registry")) } }
+        });
+    }
+    let (mesh, hub, live) = (inner.mesh.clone(), inner.hub.clone(), inner.live.clone());
+    door.figures(move || {
+        serde_json::json!({
+            "sockets": hub.sockets(),
+            "publishes_waiting": live.publisher.coordinator().queued(),
+            "mesh": mesh.snapshot(),
+        })
+    })
+}
+
+fn edge_options(config: &Config) -> edge::Options {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    edge::Options {
+        workers: if config.workers == 0 { cores() } else { config.workers },
+        allowed_origins: config.origins.clone(),
+        limits: Limits { sockets_max: config.sockets_max.get(), ..Limits::default() },
+    }
+}
+
+/// Closes the sockets of sessions that end.
+async fn revoke_sockets(hub: Hub, sessions: Arc<Sessions>) {
+    let mut revocations = sessions.revocations();
+    loop {
+        match revocations.recv().await {
+            Ok(revocation) => hub.revoke(&revocation).await,
+            Err(RecvError::Lagged(missed)) => {
+                // Which sessions they were is not known any more: every socket proves itself anew by reconnecting.
+                tracing::warn!(missed, "revocations came faster than sockets could be closed: all sockets reconnect");
+                hub.reconnect_all().await;
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// The mesh's sessions, as the doors ask them.
+struct Callers(Arc<Sessions>);
+
+#[async_trait]
+impl Identify for Callers {
+    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+        self.0.identify(token).await.map_err(|error| Unavailable(error.to_string()))
+    }
+}

@@ -8,7 +8,7 @@ use notifyx_mesh::{Bus, CallError};
 use notifyx_model::{Clock, Email, Gid, Notification, NotificationId, RECIPIENTS_MAX, TopicName, UserId};
 use notifyx_wire::rest::{
     auth::Resolve,
-    commit::{Applied, Publish},
+    commit::{Applied, Publish, TransactionState, TransactionStatus},
 };
 use serde::Serialize;
 
@@ -17,9 +17,6 @@ use crate::{
     backends::{Backends, TopicFacts},
     platform::NewPublish,
 };
-
-/// A key longer than this is no key but a body.
-const KEY_BYTES_MAX: usize = 255;
 
 /// The route that stands in the hash of a request, whichever door it came through: a publish repeated over another door
 /// with the same key is the same publish.
@@ -71,16 +68,12 @@ impl Publisher {
         if topic.creator_id != by.id {
             return Err(Error::NotCreator(name));
         }
-        if let Some(key) = &key
-            && !(1..=KEY_BYTES_MAX).contains(&key.len()) | !key.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
-        {
-            return Err(Error::BadKey);
-        }
         let request = Request { topic: &name, message: message.as_str(), to: &to, priority: priority.into() };
-        let request_hash = RequestHash::of(ROUTE, &request);
+        let req_hash = RequestHash::of(ROUTE, &request).0;
         let to_users = self.recipients(&to).await?;
+        let gid = Gid::new(&self.clock);
         let publish = Publish {
-            notification_id: NotificationId::new(&self.clock),
+            notification_id: notification_of(gid),
             topic_id: topic.id,
             from_user_id: by.id,
             from: by.email.clone(),
@@ -88,26 +81,14 @@ impl Publisher {
             to_users,
             priority,
         };
-        self.commit(by.id, key, request_hash, publish).await
+        let transaction = Transaction { gid: Some(gid), user_id: by.id, idem_key: key, req_hash, publish };
+        accepted(self.coordinator.publish(transaction).await)
     }
 
-    async fn commit(
-        &self,
-        user_id: UserId,
-        idem_key: Option<String>,
-        request: RequestHash,
-        publish: Publish,
-    ) -> Result<Accepted, Error> {
-        let gid = Gid::new(&self.clock);
-        let transaction = Transaction { gid, user_id, idem_key, request, publish };
-        match self.coordinator.publish(transaction).await {
-            Outcome::Committed { gid, notification_id, applied } => {
-                Ok(Accepted { id: notification_id, gid, offset: applied.map(|applied| applied.offset) })
-            }
-            Outcome::Refused { problem, .. } => Err(CallError::Refused(problem, None).into()),
-            Outcome::Aborted { reason, .. } => Err(Error::Aborted { reason }),
-            Outcome::Mismatch => Err(Error::KeyReused),
-        }
+    /// Where a publish of this user stands.
+    pub(crate) async fn status(&self, by: &User, gid: Gid) -> Result<TransactionStatus, Error> {
+        let record = self.coordinator.find(gid).await?.filter(|record| record.user_id == by.id);
+        Ok(record.ok_or(Error::TransactionNotFound(gid))?.status())
     }
 
     /// User ids as they are, e-mail addresses by asking auth; each once.
@@ -136,17 +117,49 @@ impl Publisher {
     }
 }
 
+/// A notification is named after its transaction, so that whoever knows one knows the other: also a publisher whose key
+/// was taken before, and who is told before it is applied.
+fn notification_of(gid: Gid) -> NotificationId {
+    NotificationId::from_uuid(gid.uuid())
+}
+
+fn accepted(outcome: Outcome) -> Result<Accepted, Error> {
+    let stands = |gid, applied: Option<Applied>| Accepted {
+        id: notification_of(gid),
+        gid,
+        offset: applied.map(|applied| applied.offset),
+    };
+    match outcome {
+        Outcome::Committed { gid, applied } => Ok(stands(gid, applied)),
+        Outcome::Unknown { gid } => Ok(stands(gid, None)),
+        Outcome::Known { status, applied } => match status.state {
+            TransactionState::Aborted => {
+                Err(Error::Aborted { reason: status.reason.unwrap_or_else(|| "it was aborted".into()) })
+            }
+            TransactionState::Preparing | TransactionState::Committed | TransactionState::Quarantined => {
+                Ok(stands(status.gid, applied))
+            }
+        },
+        Outcome::Refused { problem, .. } => Err(CallError::Refused(Box::new(problem), None).into()),
+        Outcome::Aborted { reason, .. } => Err(Error::Aborted { reason }),
+        Outcome::Mismatch { .. } => Err(Error::KeyReused),
+        Outcome::Busy(rejected) => Err(rejected.into()),
+    }
+}
+
 /// A client's text in an error: enough of it to know it again.
 fn shown(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-/// Tells the bus of what was applied, by a publish or by recovery.
+/// Tells the bus of what was applied. What recovery applied is not told: the feed finds it in the topic's log within a
+/// second, and recovery is that late already.
 #[derive(Debug)]
 pub(crate) struct Announcer(pub(crate) Bus);
 
 impl AppliedSink for Announcer {
-    fn applied(&self, publish: &Publish, applied: &Applied) {
+    fn applied(&self, applied: &Applied, publish: Option<&Publish>) {
+        let Some(publish) = publish else { return };
         self.0.publish(Arc::new(Notification {
             id: applied.notification_id,
             topic_id: publish.topic_id,

@@ -23,7 +23,12 @@ impl<T> Clone for Shared<T> {
 
 impl<T: Send + Sync + 'static> Shared<T> {
     pub fn new(context: &Context, rules: T) -> Self {
-        Self { rules: Arc::new(rules), runtime: context.runtime.clone() }
+        Self::of(context, Arc::new(rules))
+    }
+
+    /// Of rules that others hold too.
+    pub fn of(context: &Context, rules: Arc<T>) -> Self {
+        Self { rules, runtime: context.runtime.clone() }
     }
 
     pub fn rules(&self) -> &Arc<T> {

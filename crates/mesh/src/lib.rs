@@ -27,6 +27,6 @@ pub use call::{Answer, Call};
 pub use config::MeshConfig;
 pub use error::CallError;
 pub use lease::Lease;
-pub use place::Place;
 pub use mesh::{InstanceSnapshot, Mesh, Snapshot};
+pub use place::Place;
 pub use sessions::Sessions;

@@ -202,11 +202,16 @@ impl Mesh {
         granted
     }
 
+    /// Whether an instance of the service is known.
+    pub fn knows(&self, service: &str) -> bool {
+        self.0.table.find(service).is_some()
+    }
+
     /// Waits until an instance of the service is known; `false`: not within `patience`.
     pub async fn wait_for(&self, service: &str, patience: Duration) -> bool {
         let mut changes = self.0.table.changes();
         let known = async {
-            while self.0.table.find(service).is_none() {
+            while !self.knows(service) {
                 if changes.changed().await.is_err() {
                     return;
                 }

@@ -144,8 +144,9 @@ impl Sessions {
         }
     }
 
-    /// Reads the log for ever.
+    /// Reads the log for ever, once there is an auth: a cluster that is just starting is no failure.
     async fn follow(&self) {
+        while !self.mesh.wait_for("auth", REMEMBERED).await {}
         let mut after = None;
         let mut failing = false;
         loop {

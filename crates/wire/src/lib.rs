@@ -6,3 +6,4 @@ pub mod header;
 pub mod phoenix;
 pub mod rest;
 pub mod trace;
+pub mod websocket;

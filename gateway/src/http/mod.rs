@@ -14,7 +14,7 @@ use actix_web::web::{self, ServiceConfig};
 use notifyx_chassis::{Failure, Shared, User};
 use serde::{Deserialize, Serialize};
 
-use crate::platform::live::Live;
+use crate::live::Live;
 
 pub(crate) type Gateway = web::Data<Shared<Live>>;
 

@@ -1,6 +1,6 @@
 //! Bodies of the counter.
 
-use notifyx_model::{TopicId, UserId};
+use notifyx_model::{Gid, TopicId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -30,4 +30,7 @@ pub struct TopicCounter {
 pub struct PrepareIncrement {
     #[serde(default)]
     pub topic_id: Option<TopicId>,
+    /// Chosen by the client, so that it may repeat the prepare; absent: chosen by the counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Gid>,
 }

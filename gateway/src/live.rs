@@ -12,10 +12,12 @@ use notifyx_wire::rest::{
 };
 use std::sync::Arc;
 
-use super::{NewPublish, Platform, Published, SocketCredentials, SocketUser};
+
 use crate::{
+    platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
     Error,
     backends::Backends,
+    hub::Hub,
     publish::{Accepted, Publisher},
 };
 
@@ -27,6 +29,7 @@ pub(crate) struct Live {
     pub(crate) backends: Backends,
     pub(crate) publisher: Publisher,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) hub: Hub,
 }
 
 /// What the REST door asks for beyond single calls.

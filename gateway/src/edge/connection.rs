@@ -1,0 +1,110 @@
+//! One WebSocket connection: reads frames into the session, writes what its socket queued, until either side is gone.
+
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use notifyx_wire::websocket::{Event, Reader, Violation, pong};
+
+use super::{Thread, socket::Socket};
+use crate::{
+    hub::{Admission, Ending, Outlet},
+    session::Session,
+};
+
+pub(super) struct Connection {
+    thread: Rc<Thread>,
+    socket: Rc<Socket>,
+    session: Rc<Session>,
+    reader: Reader,
+    ended: bool,
+    /// Counts the socket until the connection is gone.
+    _admission: Admission,
+}
+
+impl Connection {
+    pub(super) fn new(thread: Rc<Thread>, socket: Rc<Socket>, session: Rc<Session>, admission: Admission) -> Self {
+        Self { thread, socket, session, reader: Reader::default(), ended: false, _admission: admission }
+    }
+
+    /// Serves the connection to its end. `first` came together with the handshake.
+    pub(super) async fn run(mut self, mut first: BytesMut) {
+        if !first.is_empty() {
+            self.read(&mut first);
+        }
+        drop(first);
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_read(cx);
+        self.socket.poll_flush(cx);
+        if !self.socket.is_open() && !self.ended {
+            self.ended = true;
+            self.session.end();
+        }
+        if self.socket.is_gone() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Reads all there is. tokio's budget makes a client that never stops sending let others have their turn.
+    fn poll_read(&mut self, cx: &mut Context<'_>) {
+        let thread = self.thread.clone();
+        let mut buffer = thread.buffer.borrow_mut();
+        while !self.socket.is_gone() {
+            match self.socket.io.poll_read_ready(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Err(_)) => return self.socket.lose(),
+                Poll::Ready(Ok(())) => match self.socket.io.try_read(&mut buffer) {
+                    Ok(0) => return self.socket.lose(),
+                    Ok(count) => self.read(&mut buffer[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return self.socket.lose(),
+                },
+            }
+        }
+    }
+
+    fn read(&mut self, arrived: &mut [u8]) {
+        let (socket, session) = (&self.socket, &self.session);
+        socket.heard_now();
+        let outcome = self.reader.read(arrived, |event| {
+            match event {
+                // After the server's goodbye only the client's counts.
+                Event::Close(code) => socket.part(code),
+                _ if !socket.is_open() => {}
+                Event::Text(text) => session.text(text),
+                Event::Binary(bytes) => session.binary(bytes),
+                Event::Ping(payload) => socket.send(&pong(payload), 1),
+                Event::Pong => {}
+            }
+            true
+        });
+        if let Err(violation) = outcome {
+            // What follows cannot be read as frames.
+            self.reader = Reader::default();
+            if socket.is_open() {
+                socket.end(Ending::from(violation));
+            }
+        }
+    }
+}
+
+impl From<Violation> for Ending {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Protocol => Self::Protocol,
+            Violation::NotUtf8 => Self::NotUtf8,
+            Violation::TooBig => Self::TooBig,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.session.end();
+    }
+}

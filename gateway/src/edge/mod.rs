@@ -1,0 +1,222 @@
+//! The edge: one port for REST and WebSockets.
+//!
+//! actix-web serves REST; requests that ask for an upgrade leave it after the head, and from then on the socket is ours:
+//! encoded once, written straight to the socket, no buffer while idle. Each worker thread has a [`Thread`] of its own, made
+//! where it lives; nothing here is static.
+
+mod connection;
+mod handshake;
+mod socket;
+mod upgrade;
+
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use actix_http::{HttpService, Request};
+use actix_server::Server;
+use actix_service::{IntoServiceFactory, fn_service, map_config};
+use actix_web::{
+    App, HttpResponse, dev::AppConfig,
+    middleware::from_fn,
+    web::{self, ServiceConfig},
+};
+use notifyx_chassis::{Context, Parts, observe};
+use notifyx_mesh::BusReceiver;
+use notifyx_model::Clock;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    feed,
+    hub::{Following, Hub, Metrics, Worker},
+    platform::Platform,
+    session::Desk,
+};
+
+/// Connections that wait to be accepted: a node full of sockets may reconnect at once.
+const BACKLOG: u32 = 4096;
+
+/// A publisher that keeps its connection is not sent away between two publishes.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// For the head of a request. actix' default closes idle publishers with 408.
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests in flight get this long to finish.
+const DRAIN_SECONDS: u64 = 5;
+
+/// One read buffer per worker thread. A client's burst of a hundred publishes fits.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How the edge is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that serve sockets; one per core that fan-out may use.
+    pub workers: usize,
+    /// Pages of other hosts that may connect: `https://app.example.org`; `*` for all.
+    pub allowed_origins: Vec<String>,
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 2, allowed_origins: Vec::new(), limits: Limits::default() }
+    }
+}
+
+/// The bounds of sockets. At each the client is told, and may come back.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// On this node, handshakes included; each needs a file descriptor. Beyond it: 503.
+    pub sockets_max: usize,
+    /// What may wait for one socket before it counts as slow (3008). A single larger write may always wait.
+    pub queue_bytes_max: usize,
+    pub queue_frames_max: usize,
+    /// Twice the client's heartbeat.
+    pub silence_max: Duration,
+    /// For the client's answer to a close frame, also of one that reads slowly.
+    pub goodbye_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sockets_max: 50_000,
+            queue_bytes_max: 256 * 1024,
+            queue_frames_max: 1024,
+            silence_max: Duration::from_secs(60),
+            goodbye_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What one worker thread has.
+pub(crate) struct Thread {
+    desk: Rc<Desk>,
+    limits: Rc<Limits>,
+    allowed_origins: Vec<String>,
+    metrics: Rc<Metrics>,
+    buffer: RefCell<Vec<u8>>,
+}
+
+impl Thread {
+    /// Attaches the thread that calls it to the hub. Needs its local task set.
+    fn start(parts: ThreadParts) -> Rc<Self> {
+        let ThreadParts { hub, following, platform, runtime, clock, options } = parts;
+        let line = hub.attach();
+        let metrics = Rc::new(hub.metrics().clone());
+        let worker = Worker::new(line.id, hub, following, clock);
+        tokio::task::spawn_local(worker.clone().run(line));
+        Rc::new(Self {
+            desk: Desk::new(worker, platform, runtime),
+            limits: Rc::new(options.limits),
+            allowed_origins: options.allowed_origins,
+            metrics,
+            buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
+        })
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.desk.worker.hub
+    }
+}
+
+/// What a worker thread is made from; crosses to it.
+#[derive(Clone)]
+struct ThreadParts {
+    hub: Hub,
+    following: Following,
+    platform: Arc<dyn Platform>,
+    runtime: Handle,
+    clock: Clock,
+    options: Options,
+}
+
+/// The edge of one gateway: its feed, and the server it makes.
+pub struct Edge {
+    parts: ThreadParts,
+    feed: JoinHandle<()>,
+    stop_feed: CancellationToken,
+}
+
+impl Edge {
+    /// Starts the feed on the shared runtime. Sockets come with [`Edge::serve`].
+    pub fn start(hub: Hub, platform: Arc<dyn Platform>, bus: BusReceiver, options: Options, context: &Context) -> Self {
+        let (following, wishes) = Following::new();
+        let stop_feed = CancellationToken::new();
+        let feed = context.runtime.spawn(feed::run(hub.clone(), platform.clone(), wishes, bus, stop_feed.clone()));
+        let parts = ThreadParts {
+            hub,
+            following,
+            platform,
+            runtime: context.runtime.clone(),
+            clock: context.clock.clone(),
+            options,
+        };
+        Self { parts, feed, stop_feed }
+    }
+
+    /// Binds and builds the server; it serves once it is awaited. `rest` is the frame and the routes of the REST side.
+    pub fn serve(&self, listen: SocketAddr, rest: &Parts) -> io::Result<(Server, SocketAddr)> {
+        let (parts, rest) = (self.parts.clone(), rest.clone());
+        let listener = std::net::TcpListener::from(bind(listen)?);
+        let address = listener.local_addr()?;
+        let server = Server::build()
+            .workers(self.parts.options.workers.max(1))
+            .backlog(BACKLOG)
+            .shutdown_timeout(DRAIN_SECONDS)
+            .disable_signals()
+            .listen("gateway", listener, move || {
+                let (thread, rest) = (Thread::start(parts.clone()), rest.clone());
+                let app = App::new().wrap(from_fn(observe)).configure(move |config| {
+                    config.configure(not_a_handshake);
+                    rest.configure(config);
+                });
+                HttpService::build()
+                    .keep_alive(KEEP_ALIVE)
+                    .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+                    .local_addr(address)
+                    .upgrade(fn_service(move |asked| upgrade::upgrade(thread.clone(), asked)))
+                    .h1(map_config(IntoServiceFactory::<_, Request>::into_factory(app), |()| AppConfig::default()))
+                    .tcp()
+            })?
+            .run();
+        Ok((server, address))
+    }
+
+    /// Stops the feed. The server has stopped before.
+    pub async fn stop(self) {
+        self.stop_feed.cancel();
+        // It ends within a step; that it panicked was logged when it did.
+        let _ = self.feed.await;
+    }
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge").field("options", &self.parts.options).finish_non_exhaustive()
+    }
+}
+
+/// With the address free again at once after a stop, as servers have it.
+fn bind(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(BACKLOG).expect("a small number"))?;
+    Ok(socket)
+}
+
+/// A GET of the socket's path that asks for no upgrade comes here, not to the handshake.
+fn not_a_handshake(config: &mut ServiceConfig) {
+    config.route(
+        handshake::PATH,
+        web::to(|| async {
+            let refusal = handshake::Refusal::NotWebSocket("the upgrade headers are missing".to_owned());
+            Err::<HttpResponse, _>(notifyx_chassis::Failure::from(refusal))
+        }),
+    );
+}
+
+#[cfg(test)]
+mod tests;

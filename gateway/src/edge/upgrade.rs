@@ -1,0 +1,130 @@
+//! From an HTTP request that asks for an upgrade to a running connection, or to a refusal.
+
+use std::{convert::Infallible, rc::Rc, time::Duration};
+
+use actix_codec::{Framed, FramedParts};
+use actix_http::{Request, h1};
+use bytes::BytesMut;
+use notifyx_chassis::reply;
+use notifyx_wire::{header::REQUEST_ID, rest::Problem, trace::TraceContext};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use super::{
+    Thread,
+    connection::Connection,
+    handshake::{Handshake, Refusal},
+    socket::Socket,
+};
+use crate::{
+    hub::{Admission, Ending},
+    platform::SocketUser,
+    session::Session,
+};
+
+/// From the request's head to the first frame. Hashing a password takes its time when many log in at once.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A client must take a few hundred bytes in this time.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// actix hands over every request that asks for an upgrade. The connection runs as a task of its own: what actix held for
+/// the request is most of its memory.
+pub(super) async fn upgrade(
+    thread: Rc<Thread>,
+    (request, framed): (Request, Framed<TcpStream, h1::Codec>),
+) -> Result<(), Infallible> {
+    let FramedParts { io, read_buf, .. } = framed.into_parts();
+    TraceContext::begin().scope(serve(thread, request, io, read_buf)).await;
+    Ok(())
+}
+
+async fn serve(thread: Rc<Thread>, request: Request, mut io: TcpStream, read: BytesMut) {
+    let outcome = match tokio::time::timeout(HANDSHAKE_DEADLINE, admit(&thread, &request)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Refusal::Late.into()),
+    };
+    drop(request);
+    let handshakes = &thread.metrics.handshakes;
+    let (handshake, user, admission) = match outcome {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            handshakes.with_label_values(&[&refused.0.status.to_string()]).inc();
+            return refuse(io, &refused.0).await;
+        }
+    };
+    handshakes.with_label_values(&["101"]).inc();
+    // Without it a quarter of the fan-out's speed is lost, and replies wait for acknowledgements.
+    let _ = io.set_nodelay(true);
+    let answer = handshake.response();
+    match tokio::time::timeout(ANSWER_DEADLINE, io.write_all(answer.as_bytes())).await {
+        Ok(Ok(())) => open(thread, io, user, admission, read),
+        // The client is gone.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// A problem and whatever made it.
+struct Refused(Problem);
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self(reply::problem(&refusal))
+    }
+}
+
+async fn admit(thread: &Rc<Thread>, request: &Request) -> Result<(Handshake, SocketUser, Admission), Refused> {
+    let handshake = Handshake::parse(request.head(), &thread.allowed_origins)?;
+    if thread.hub().is_draining() {
+        return Err(Refusal::Stopping.into());
+    }
+    // Counted before the credentials are checked: handshakes are bounded too.
+    let admission = thread.hub().admit(thread.limits.sockets_max).ok_or(Refusal::Full)?;
+    let address = request.peer_addr().map(|address| address.ip().to_string()).unwrap_or_default();
+    let credentials = handshake.credentials.clone();
+    let user = thread.desk.call(|platform| async move { platform.authenticate(credentials, &address).await }).await;
+    match user {
+        Ok(user) => Ok((handshake, user, admission)),
+        // Phoenix clients know one refusal. Which of e-mail, password and token was wrong is nobody's business.
+        Err(problem) if matches!(problem.status, 400 | 401 | 403 | 404) => Err(Refusal::Wrong.into()),
+        Err(problem) => Err(Refused(problem)),
+    }
+}
+
+fn open(thread: Rc<Thread>, io: TcpStream, user: SocketUser, admission: Admission, read: BytesMut) {
+    let socket = Rc::new(Socket::new(io, thread.limits.clone(), thread.metrics.clone()));
+    let session = match Session::open(thread.desk.clone(), user, socket.clone()) {
+        Ok(session) => session,
+        Err(ending) => return say_goodbye(&socket, ending),
+    };
+    tokio::task::spawn_local(Connection::new(thread, socket, session, admission).run(read));
+}
+
+/// Ended before it began: the close frame fits into an empty socket buffer.
+fn say_goodbye(socket: &Socket, ending: Ending) {
+    use crate::hub::Outlet;
+    socket.end(ending);
+}
+
+async fn refuse(mut io: TcpStream, problem: &Problem) {
+    let body = serde_json::to_string(problem).expect("a problem is plain data");
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n",
+        problem.status,
+        problem.title,
+        Problem::MEDIA_TYPE,
+        body.len()
+    );
+    if let Some(id) = &problem.request_id {
+        head.push_str(&format!("{REQUEST_ID}: {id}\r\n"));
+    }
+    if matches!(problem.status, 429 | 503) {
+        head.push_str("Retry-After: 1\r\n");
+    }
+    let answer = format!("{head}\r\n{body}");
+    let sent = async {
+        io.write_all(answer.as_bytes()).await?;
+        io.shutdown().await
+    };
+    // Who does not take it goes without.
+    let _ = tokio::time::timeout(ANSWER_DEADLINE, sent).await;
+}

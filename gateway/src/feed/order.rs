@@ -1,0 +1,168 @@
+//! The order of one topic: what is next, what came too early, and whether something is lacking.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use notifyx_model::Notification;
+
+/// Early arrivals kept per topic. Beyond it the farthest is let go: the store has it.
+const EARLY_MAX: usize = 1024;
+
+/// Gives a topic's notifications strictly by offset, each once, however they come.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    /// The offset to deliver next; `None` until the topic's place is known.
+    next: Option<u64>,
+    early: BTreeMap<u64, Arc<Notification>>,
+    /// The largest offset that anyone has spoken of.
+    newest: u64,
+}
+
+/// What became of an arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It may be in line now.
+    Kept,
+    /// It was delivered before.
+    Double,
+}
+
+impl Order {
+    /// The store says the topic stands at `head`. Answers the first offset that is delivered from now on: right after
+    /// `head` if nothing was known, else where delivery stands.
+    pub(crate) fn start(&mut self, head: u64) -> u64 {
+        self.heard(head);
+        let next = *self.next.get_or_insert(head + 1);
+        self.early = self.early.split_off(&next);
+        next
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Takes an arrival, in whatever order.
+    pub(crate) fn take(&mut self, notification: Arc<Notification>) -> Arrival {
+        let offset = notification.offset;
+        self.heard(offset);
+        if self.next.is_some_and(|next| offset < next) {
+            return Arrival::Double;
+        }
+        if self.early.insert(offset, notification).is_some() {
+            return Arrival::Double;
+        }
+        if self.early.len() > EARLY_MAX {
+            self.early.pop_last();
+        }
+        Arrival::Kept
+    }
+
+    /// The one that is in line, if it is there.
+    pub(crate) fn deliver(&mut self) -> Option<Arc<Notification>> {
+        let next = self.next.as_mut()?;
+        let first = self.early.first_entry().filter(|first| first.key() == next)?;
+        *next += 1;
+        Some(first.remove())
+    }
+
+    /// Somebody says the topic has come this far.
+    pub(crate) fn heard(&mut self, offset: u64) {
+        self.newest = self.newest.max(offset);
+    }
+
+    /// History up to here is gone: nobody can deliver it.
+    pub(crate) fn trimmed(&mut self, offset: u64) {
+        if let Some(next) = &mut self.next
+            && *next <= offset
+        {
+            *next = offset + 1;
+            self.early = self.early.split_off(&(offset + 1));
+        }
+    }
+
+    /// The offset that holds up what is known to come after it.
+    pub(crate) fn lacking(&self) -> Option<u64> {
+        self.next.filter(|next| *next <= self.newest && !self.early.contains_key(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::notification;
+
+    fn take(order: &mut Order, offset: u64) -> Arrival {
+        order.take(Arc::new(notification("t", offset)))
+    }
+
+    fn delivered(order: &mut Order) -> Vec<u64> {
+        std::iter::from_fn(|| order.deliver()).map(|n| n.offset).collect()
+    }
+
+    #[test]
+    fn disorder_and_doubles_come_out_in_order_and_once() {
+        let mut order = Order::default();
+        assert_eq!(order.start(3), 4);
+        assert_eq!([5, 4, 4, 7].map(|offset| take(&mut order, offset)), {
+            use Arrival::{Double, Kept};
+            [Kept, Kept, Double, Kept]
+        });
+        assert_eq!(delivered(&mut order), [4, 5]);
+        assert_eq!(order.lacking(), Some(6));
+        assert_eq!(take(&mut order, 5), Arrival::Double);
+        take(&mut order, 6);
+        assert_eq!((delivered(&mut order), order.lacking()), (vec![6, 7], None));
+    }
+
+    #[test]
+    fn what_comes_before_the_start_waits_for_it() {
+        let mut order = Order::default();
+        for offset in [2, 3, 5] {
+            take(&mut order, offset);
+        }
+        assert_eq!((delivered(&mut order), order.lacking()), (vec![], None));
+        assert_eq!(order.start(2), 3);
+        assert_eq!((delivered(&mut order), order.lacking()), (vec![3], Some(4)));
+    }
+
+    #[test]
+    fn a_second_start_changes_nothing_but_what_is_heard() {
+        let mut order = Order::default();
+        order.start(3);
+        assert_eq!(order.start(9), 4);
+        assert_eq!(order.lacking(), Some(4));
+    }
+
+    #[test]
+    fn a_head_of_the_store_reveals_a_lost_hint() {
+        let mut order = Order::default();
+        order.start(0);
+        order.heard(2);
+        assert_eq!(order.lacking(), Some(1));
+    }
+
+    #[test]
+    fn trimmed_history_is_skipped() {
+        let mut order = Order::default();
+        order.start(0);
+        take(&mut order, 6);
+        order.trimmed(4);
+        assert_eq!(order.lacking(), Some(5));
+        order.trimmed(5);
+        assert_eq!(delivered(&mut order), [6]);
+    }
+
+    #[test]
+    fn early_arrivals_are_bounded_and_the_farthest_is_read_again_later() {
+        let mut order = Order::default();
+        order.start(0);
+        let last = EARLY_MAX as u64 + 10;
+        for offset in 2..=last {
+            take(&mut order, offset);
+        }
+        assert_eq!(order.early.len(), EARLY_MAX);
+        take(&mut order, 1);
+        let delivered = delivered(&mut order);
+        assert_eq!(delivered.len(), EARLY_MAX);
+        assert_eq!(order.lacking(), Some(EARLY_MAX as u64 + 1));
+    }
+}

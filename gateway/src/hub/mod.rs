@@ -1,0 +1,222 @@
+//! The hub: from a node's committed notifications to its sessions.
+//!
+//! [`Hub`] is what other threads hold: one bounded inbox per worker thread, crossed once per message whatever the number of
+//! subscribers. A [`Worker`] is a thread's own half: topics, members, people. What a member is sent through is an
+//! [`Outlet`]; the hub knows neither sockets nor frames' insides.
+
+mod following;
+mod metrics;
+mod outlet;
+mod run;
+mod topic;
+mod watch;
+mod worker;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use notifyx_model::UserId;
+use notifyx_wire::rest::auth::Revocation;
+use tokio::sync::{Notify, mpsc, watch as counted};
+
+pub(crate) use following::{FeedStopped, Following, Wish};
+pub use metrics::Metrics;
+pub(crate) use outlet::{Ending, Outlet};
+pub(crate) use run::{Dispatch, Run};
+pub(crate) use watch::{Viewing, Watch};
+pub(crate) use worker::{Connection, Seat, Worker};
+
+/// Messages that may wait for one worker thread. A full inbox holds up the feed, and through it the bus, which may lose
+/// hints: the store has them.
+const INBOX_MAX: usize = 1024;
+
+/// Which worker thread; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WorkerId(pub(crate) usize);
+
+/// What crosses to a worker thread.
+#[derive(Clone, Debug)]
+pub(crate) enum ToWorker {
+    Dispatch(Dispatch),
+    Revoked(Revocation),
+    Drain,
+}
+
+/// The way to one worker thread.
+struct Line {
+    inbox: mpsc::Sender<ToWorker>,
+    /// People with an open user channel there whose unread count may have changed. A set: many changes are one.
+    changed: Mutex<HashSet<UserId>>,
+    wake: Notify,
+}
+
+/// All worker threads of one gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Shared>);
+
+struct Shared {
+    lines: RwLock<Vec<Arc<Line>>>,
+    /// On how many worker threads a person's user channel is open.
+    watched: Mutex<HashMap<UserId, usize>>,
+    sockets: counted::Sender<usize>,
+    draining: AtomicBool,
+    metrics: Metrics,
+}
+
+impl Hub {
+    pub fn new(metrics: Metrics) -> Self {
+        Self(Arc::new(Shared {
+            lines: RwLock::default(),
+            watched: Mutex::default(),
+            sockets: counted::Sender::new(0),
+            draining: AtomicBool::new(false),
+            metrics,
+        }))
+    }
+
+    /// Ends the sockets that were opened with this session, or all of the user's. The close code is 3003.
+    pub async fn revoke(&self, revocation: &Revocation) {
+        self.tell_all(&ToWorker::Revoked(revocation.clone())).await;
+    }
+
+    /// Ends all sockets with 1012 and admits them anew: each has to prove itself again.
+    pub async fn reconnect_all(&self) {
+        self.tell_all(&ToWorker::Drain).await;
+    }
+
+    /// Something was seen, subscribed or unsubscribed: the person's open user channels get a new `unread`, coalesced.
+    pub fn unread_changed(&self, user: UserId) {
+        if !lock(&self.0.watched).contains_key(&user) {
+            return;
+        }
+        for line in self.lines() {
+            lock(&line.changed).insert(user);
+            line.wake.notify_one();
+        }
+    }
+
+    /// Refuses new sockets and ends all with 1012; answers how many were left when the time was over.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.0.draining.store(true, Ordering::SeqCst);
+        let mut sockets = self.0.sockets.subscribe();
+        let drained = async {
+            self.tell_all(&ToWorker::Drain).await;
+            // The sender lives as long as `self`: only the deadline can end this early.
+            let _ = sockets.wait_for(|count| *count == 0).await;
+        };
+        let _ = tokio::time::timeout(deadline, drained).await;
+        self.sockets()
+    }
+
+    /// Open sockets.
+    pub fn sockets(&self) -> usize {
+        *self.0.sockets.borrow()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
+    /// Counts a socket in, unless the node has as many as it may.
+    pub(crate) fn admit(&self, sockets_max: usize) -> Option<Admission> {
+        let admitted = self.0.sockets.send_if_modified(|count| {
+            let free = *count < sockets_max;
+            *count += usize::from(free);
+            free
+        });
+        admitted.then(|| {
+            self.0.metrics.sockets.inc();
+            Admission(self.clone())
+        })
+    }
+
+    /// Opens a line to a worker thread.
+    pub(crate) fn attach(&self) -> WorkerLine {
+        let (sender, inbox) = mpsc::channel(INBOX_MAX);
+        let line = Arc::new(Line { inbox: sender, changed: Mutex::default(), wake: Notify::new() });
+        let mut lines = self.0.lines.write().unwrap_or_else(PoisonError::into_inner);
+        lines.push(line.clone());
+        WorkerLine { id: WorkerId(lines.len() - 1), inbox, line }
+    }
+
+    /// Waits while the worker's inbox is full. False where the worker is gone.
+    pub(crate) async fn tell(&self, worker: WorkerId, message: ToWorker) -> bool {
+        let line = self.0.lines.read().unwrap_or_else(PoisonError::into_inner).get(worker.0).cloned();
+        match line {
+            Some(line) => line.inbox.send(message).await.is_ok(),
+            None => false,
+        }
+    }
+
+    async fn tell_all(&self, message: &ToWorker) {
+        for line in self.lines() {
+            // A worker that is gone has no sockets left.
+            let _ = line.inbox.send(message.clone()).await;
+        }
+    }
+
+    fn lines(&self) -> Vec<Arc<Line>> {
+        self.0.lines.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn watch_begins(&self, user: UserId) {
+        *lock(&self.0.watched).entry(user).or_default() += 1;
+    }
+
+    fn watch_ends(&self, user: UserId) {
+        let mut watched = lock(&self.0.watched);
+        if let Some(count) = watched.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                watched.remove(&user);
+            }
+        }
+    }
+}
+
+/// What these locks guard is whole at every step: a panic elsewhere leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("sockets", &self.sockets()).finish_non_exhaustive()
+    }
+}
+
+/// A worker thread's end of its line.
+pub(crate) struct WorkerLine {
+    pub(crate) id: WorkerId,
+    inbox: mpsc::Receiver<ToWorker>,
+    line: Arc<Line>,
+}
+
+impl WorkerLine {
+    /// Moves what waits to `taken`, at most `max`; 0 when the hub is gone.
+    async fn take(&mut self, taken: &mut Vec<ToWorker>, max: usize) -> usize {
+        self.inbox.recv_many(taken, max).await
+    }
+}
+
+/// A socket that counts.
+#[derive(Debug)]
+pub(crate) struct Admission(Hub);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.0.metrics.sockets.dec();
+        self.0.0.sockets.send_modify(|count| *count -= 1);
+    }
+}

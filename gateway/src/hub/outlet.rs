@@ -1,0 +1,73 @@
+//! The way out to one client, whatever carries it.
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::Instant;
+
+/// Where a session's frames go. Nothing here waits: a client that does not keep up is ended by its outlet.
+pub(crate) trait Outlet {
+    /// Sends `frames` complete frames, or queues them. Ends a client whose queue is at its bound.
+    fn send(&self, bytes: &Bytes, frames: usize);
+
+    /// Ends the connection; the first ending is the one that counts.
+    fn end(&self, ending: Ending);
+
+    fn is_open(&self) -> bool;
+
+    /// Bytes that wait for the client.
+    fn queued_bytes(&self) -> usize;
+
+    /// Resolves when nothing waits any more, or the connection ends.
+    fn drained(&self) -> LocalBoxFuture<'_, ()>;
+
+    /// Once a second: ends a client that has been silent too long, and drops one that does not let go.
+    fn sweep(&self, now: Instant);
+}
+
+/// Why the server ends a connection. A client reconnects after every one of them: 1000 is never sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The client broke RFC 6455.
+    Protocol,
+    NotUtf8,
+    TooBig,
+    /// The server is about to stop; another one, or the next, takes over.
+    Drain,
+    /// The session was revoked: logged out, or all of the user's sessions ended.
+    Revoked,
+    /// The session's time is over.
+    Expired,
+    /// Nothing was heard for too long.
+    Silent,
+    /// The client reads too slowly; it resumes with `last_offset`.
+    Slow,
+}
+
+impl Ending {
+    /// The close code. 3000 to 3999 are the application's own.
+    pub(crate) const fn code(self) -> u16 {
+        match self {
+            Self::Protocol => 1002,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::Drain => 1012,
+            Self::Revoked | Self::Expired => 3003,
+            Self::Silent => 3004,
+            Self::Slow => 3008,
+        }
+    }
+
+    /// What the client is told, and the label in metrics.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol error",
+            Self::NotUtf8 => "text is not UTF-8",
+            Self::TooBig => "message too big",
+            Self::Drain => "server restarts",
+            Self::Revoked => "session revoked",
+            Self::Expired => "session expired",
+            Self::Silent => "heartbeat missing",
+            Self::Slow => "slow consumer",
+        }
+    }
+}

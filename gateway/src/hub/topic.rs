@@ -1,0 +1,127 @@
+//! The members of one topic on one worker thread.
+
+use std::{cell::Cell, cell::RefCell, rc::Rc};
+
+use notifyx_model::TopicName;
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::{outlet::Outlet, run::Run, watch::Watcher};
+
+/// What is kept for a member that is still reading what it missed. Beyond it the member reads on in the store.
+const BACKLOG_BYTES_MAX: usize = 128 * 1024;
+const BACKLOG_FRAMES_MAX: usize = 512;
+
+pub(crate) struct Topic {
+    pub(crate) name: TopicName,
+    pub(super) members: RefCell<Slab<Member>>,
+    pub(super) watchers: RefCell<Slab<Watcher>>,
+    /// The last offset handed to the members; who enters now gets all above it. `None` until the feed has said.
+    delivered: Cell<Option<u64>>,
+    /// Since when nobody has been here.
+    pub(super) vacant_since: Cell<Option<Instant>>,
+}
+
+impl Topic {
+    pub(super) fn new(name: TopicName) -> Self {
+        Self {
+            name,
+            members: RefCell::default(),
+            watchers: RefCell::default(),
+            delivered: Cell::new(None),
+            vacant_since: Cell::new(None),
+        }
+    }
+
+    pub(crate) fn delivered(&self) -> Option<u64> {
+        self.delivered.get()
+    }
+
+    pub(super) fn delivered_up_to(&self, offset: u64) {
+        self.delivered.set(Some(self.delivered.get().map_or(offset, |d| d.max(offset))));
+    }
+
+    pub(super) fn is_vacant(&self) -> bool {
+        self.members.borrow().is_empty() && self.watchers.borrow().is_empty()
+    }
+}
+
+pub(super) struct Member {
+    outlet: Rc<dyn Outlet>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Reads what it missed; what comes meanwhile waits.
+    Catching(Box<Backlog>),
+    /// Gets all above `after` as it comes.
+    Live { after: u64 },
+}
+
+#[derive(Default)]
+struct Backlog {
+    runs: Vec<Rc<Run>>,
+    bytes: usize,
+    frames: usize,
+    overflowed: bool,
+}
+
+/// More came than is kept: what is missing must be read from the store.
+#[derive(Debug)]
+pub(crate) struct Overflowed;
+
+impl Member {
+    pub(super) fn new(outlet: Rc<dyn Outlet>) -> Self {
+        Self { outlet, stage: Stage::Catching(Box::default()) }
+    }
+
+    /// Answers how many frames were sent.
+    pub(super) fn deliver(&mut self, run: &Rc<Run>) -> usize {
+        match &mut self.stage {
+            Stage::Live { after } => match run.after(*after) {
+                Some((bytes, frames)) => {
+                    self.outlet.send(&bytes, frames);
+                    frames
+                }
+                None => 0,
+            },
+            Stage::Catching(backlog) => {
+                backlog.keep(run);
+                0
+            }
+        }
+    }
+
+    /// Sends what waited above `after`, and from now on everything as it comes. After an overflow nothing is sent and
+    /// the member begins to keep anew.
+    pub(super) fn go_live(&mut self, after: u64) -> Result<usize, Overflowed> {
+        let Stage::Catching(backlog) = &mut self.stage else { return Ok(0) };
+        let backlog = std::mem::take(&mut **backlog);
+        if backlog.overflowed {
+            return Err(Overflowed);
+        }
+        let last = backlog.runs.last().map_or(after, |run| run.last().max(after));
+        let mut sent = 0;
+        for (bytes, frames) in backlog.runs.iter().filter_map(|run| run.after(after)) {
+            self.outlet.send(&bytes, frames);
+            sent += frames;
+        }
+        self.stage = Stage::Live { after: last };
+        Ok(sent)
+    }
+}
+
+impl Backlog {
+    fn keep(&mut self, run: &Rc<Run>) {
+        if self.overflowed {
+            return;
+        }
+        self.bytes += run.bytes();
+        self.frames += run.frames();
+        if self.bytes > BACKLOG_BYTES_MAX || self.frames > BACKLOG_FRAMES_MAX {
+            *self = Self { overflowed: true, ..Self::default() };
+        } else {
+            self.runs.push(run.clone());
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Sessions: Phoenix channels over any outlet. Who is connected, what it has joined, what it asks.
+//!
+//! A session lives on one worker thread. Messages of one channel are handled one after another, so that a client's publishes
+//! keep their order; channels do not wait for each other. Every call to the platform runs on the shared runtime, and what
+//! comes back is sent from here.
+
+mod catch_up;
+mod channel;
+mod fault;
+mod join;
+mod request;
+mod user;
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use notifyx_chassis::reply;
+use notifyx_wire::{
+    phoenix::{
+        CONTROL_TOPIC, Frame, FrameError, HEARTBEAT, JOIN, LEAVE, Status,
+        channel::{NotificationAccepted, OWN_NOTIFICATIONS, OwnNotification, OwnNotifications},
+        text,
+    },
+    rest::Problem,
+    trace::TraceContext,
+    websocket,
+};
+use serde::Serialize;
+use serde_json::json;
+use tokio::{runtime::Handle, sync::Semaphore};
+
+use crate::{
+    hub::{Connection, Ending, Outlet, Worker},
+    platform::{NewPublish, Platform, SocketUser},
+};
+use channel::{Channel, Kind, Load, Share, Stage, Waiting};
+use fault::Fault;
+use request::Request;
+
+/// As Phoenix allows.
+const CHANNELS_MAX: usize = 100;
+
+/// Messages of one channel, and of one socket, that may wait for their turn; a client that awaits replies has one or two.
+const WAITING_PER_CHANNEL_MAX: usize = 128;
+const WAITING_PER_SOCKET_MAX: usize = 512;
+
+/// What they may hold together: enough for 16 of the largest messages.
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// A call to the platform. Below the client's own patience of 10 s, so that it hears a reason.
+const CALL_DEADLINE: Duration = Duration::from_secs(9);
+
+/// Reads of unread counts that one worker thread has on their way: a notification to 1,000 people asks for 1,000.
+const UNREAD_READS_MAX: usize = 16;
+
+/// What all sessions of a worker thread work with.
+pub(crate) struct Desk {
+    pub(crate) worker: Rc<Worker>,
+    platform: Arc<dyn Platform>,
+    runtime: Handle,
+    unread_reads: Semaphore,
+}
+
+impl Desk {
+    pub(crate) fn new(worker: Rc<Worker>, platform: Arc<dyn Platform>, runtime: Handle) -> Rc<Self> {
+        Rc::new(Self { worker, platform, runtime, unread_reads: Semaphore::new(UNREAD_READS_MAX) })
+    }
+
+    /// Calls the platform on the shared runtime, in a trace of its own. A call that is late goes on there: what it does is
+    /// not undone by our not waiting.
+    pub(crate) async fn call<T, F>(&self, call: impl FnOnce(Arc<dyn Platform>) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        let work = TraceContext::begin().scope(call(self.platform.clone()));
+        match tokio::time::timeout(CALL_DEADLINE, self.runtime.spawn(work)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(broken)) => Err(Fault::Broken(broken).into()),
+            Err(_) => Err(Fault::Late(CALL_DEADLINE).into()),
+        }
+    }
+}
+
+/// One client.
+pub(crate) struct Session {
+    desk: Rc<Desk>,
+    user: Arc<SocketUser>,
+    outlet: Rc<dyn Outlet>,
+    channels: RefCell<Vec<Rc<Channel>>>,
+    load: Rc<Load>,
+    /// Keeps the socket on the worker's list.
+    connection: Cell<Option<Connection>>,
+}
+
+impl Session {
+    /// Registers the client. An error is the reason to end it at once.
+    pub(crate) fn open(desk: Rc<Desk>, user: SocketUser, outlet: Rc<dyn Outlet>) -> Result<Rc<Self>, Ending> {
+        let user = Arc::new(user);
+        let connection = desk.worker.connect(&user, outlet.clone())?;
+        Ok(Rc::new(Self {
+            desk,
+            user,
+            outlet,
+            channels: RefCell::default(),
+            load: Rc::default(),
+            connection: Cell::new(Some(connection)),
+        }))
+    }
+
+    /// Leaves everything. What was asked before is still done, unanswered.
+    pub(crate) fn end(&self) {
+        for channel in self.channels.take() {
+            self.desk.worker.metrics.channels.dec();
+            channel.end();
+        }
+        drop(self.connection.take());
+    }
+
+    pub(crate) fn text(self: &Rc<Self>, text: &str) {
+        self.frame(Frame::parse_text(text));
+    }
+
+    pub(crate) fn binary(self: &Rc<Self>, bytes: &[u8]) {
+        self.frame(Frame::parse_binary(bytes));
+    }
+
+    fn frame(self: &Rc<Self>, frame: Result<Frame<'_>, FrameError>) {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                // It names no channel, so none is harmed; the client hears of it on the topic that is everyone's.
+                self.desk.worker.metrics.bad_frames.inc();
+                let response = json!({ "reason": "bad_frame", "error": error.to_string() });
+                return self.send(&text::reply(None, None, CONTROL_TOPIC, Status::Error, &response));
+            }
+        };
+        match (&*frame.topic, &*frame.event) {
+            (CONTROL_TOPIC, HEARTBEAT) => {
+                let reference = frame.reference.as_deref();
+                self.send(&text::reply(None, reference, CONTROL_TOPIC, Status::Ok, &json!({})));
+            }
+            (_, JOIN) => self.join(&frame),
+            (_, LEAVE) => self.leave(&frame),
+            _ => self.push(&frame),
+        }
+    }
+
+    fn find(&self, topic: &str) -> Option<Rc<Channel>> {
+        self.channels.borrow().iter().find(|channel| *channel.topic == *topic).cloned()
+    }
+
+    fn join(self: &Rc<Self>, frame: &Frame<'_>) {
+        let (topic, join_ref) = (&*frame.topic, frame.join_ref.as_deref());
+        let reference = frame.reference.as_deref();
+        let refuse = |response: &serde_json::Value| {
+            self.desk.worker.metrics.joins.with_label_values(&["refused"]).inc();
+            self.send(&text::reply(join_ref, reference, topic, Status::Error, response));
+        };
+        let (kind, request) = match Kind::parse(topic, self.user.id) {
+            None => return refuse(&json!({ "reason": "unmatched topic" })),
+            Some(Err(fault)) => return refuse(&reply::phoenix(&fault.into())),
+            Some(Ok(kind)) => match Request::parse(&kind, topic, JOIN, frame.payload) {
+                Ok(request) => (kind, request),
+                Err(fault) => return refuse(&reply::phoenix(&fault.into())),
+            },
+        };
+        let old = self.find(topic);
+        if old.is_none() && self.channels.borrow().len() >= CHANNELS_MAX {
+            return refuse(&json!({ "reason": "too many channels joined" }));
+        }
+        if let Err(fault) = self.has_room(0) {
+            return refuse(&reply::phoenix(&fault.into()));
+        }
+        // A second join takes the first one's place; an unfinished first join passes on whom it was to replace.
+        let mut replaces = Vec::new();
+        if let Some(old) = old {
+            self.remove(&old);
+            old.end();
+            replaces = old.replaces.take();
+            replaces.push(old.join_ref.clone());
+        }
+        let channel = Rc::new(Channel::new(topic, kind, join_ref, replaces));
+        self.channels.borrow_mut().push(channel.clone());
+        self.desk.worker.metrics.channels.inc();
+        self.wait(&channel, request, reference);
+    }
+
+    fn leave(self: &Rc<Self>, frame: &Frame<'_>) {
+        let (topic, join_ref) = (&*frame.topic, frame.join_ref.as_deref());
+        let reference = frame.reference.as_deref();
+        let Some(channel) = self.find(topic) else {
+            return self.send(&text::reply(join_ref, reference, topic, Status::Ok, &json!({})));
+        };
+        if !concerns(&channel, join_ref) {
+            return;
+        }
+        if channel.stage.get() == Stage::Joined && channel.working.get() {
+            // What was sent before the leave is done before it.
+            return self.wait(&channel, Request::Leave, reference);
+        }
+        self.leave_now(&channel, reference);
+    }
+
+    fn leave_now(&self, channel: &Rc<Channel>, reference: Option<&str>) {
+        self.remove(channel);
+        channel.end();
+        self.answer(channel, reference, Status::Ok, &json!({}));
+        self.close_replaced(channel);
+        self.close(channel.join_ref.as_deref(), &channel.topic);
+    }
+
+    fn push(self: &Rc<Self>, frame: &Frame<'_>) {
+        let reference = frame.reference.as_deref();
+        let Some(channel) = self.find(&frame.topic) else {
+            let response = json!({ "reason": "unmatched topic" });
+            return self.send(&text::reply(None, reference, &frame.topic, Status::Error, &response));
+        };
+        if !concerns(&channel, frame.join_ref.as_deref()) {
+            return;
+        }
+        let request = Request::parse(&channel.kind, &channel.topic, &frame.event, frame.payload)
+            .and_then(|request| self.has_room(request.bytes()).map(|()| request));
+        let full = channel.waiting.borrow().len() >= WAITING_PER_CHANNEL_MAX;
+        match request {
+            Ok(_) if full => self.refuse(&channel, reference, Fault::TooMany { waiting: WAITING_PER_CHANNEL_MAX }),
+            Ok(request) => self.wait(&channel, request, reference),
+            Err(fault) => self.refuse(&channel, reference, fault),
+        }
+    }
+
+    fn has_room(&self, bytes: usize) -> Result<(), Fault> {
+        let waiting = self.load.messages.get();
+        if waiting >= WAITING_PER_SOCKET_MAX || self.load.bytes.get() + bytes > WAITING_BYTES_MAX {
+            return Err(Fault::TooMany { waiting });
+        }
+        Ok(())
+    }
+
+    /// Puts a request in line, and sees that somebody takes it.
+    fn wait(self: &Rc<Self>, channel: &Rc<Channel>, request: Request, reference: Option<&str>) {
+        let share = Share::of(&self.load, request.bytes());
+        channel.waiting.borrow_mut().push_back(Waiting { request, reference: reference.map(Into::into), share });
+        if !channel.working.replace(true) {
+            tokio::task::spawn_local(work(self.clone(), channel.clone()));
+        }
+    }
+
+    /// Answers one request. A join answers by itself: it has more to say.
+    async fn perform(self: &Rc<Self>, channel: &Rc<Channel>, request: Request, reference: Option<&str>) {
+        self.desk.worker.metrics.requests.with_label_values(&[request.event()]).inc();
+        let done = match (request, &channel.kind) {
+            (Request::Join(params), Kind::Notification(name)) => {
+                return join::join(self, channel, name, params, reference).await;
+            }
+            (Request::Join(_), Kind::User) => return user::join(self, channel, reference).await,
+            (Request::Leave, _) => {
+                if !channel.has_ended() {
+                    self.leave_now(channel, reference);
+                }
+                return;
+            }
+            (Request::Publish(new), Kind::Notification(name)) => {
+                let new = NewPublish {
+                    topic: name.clone(),
+                    message: new.message,
+                    to: new.to,
+                    priority: new.priority,
+                    key: new.key,
+                };
+                self.publish(channel, reference, new).await
+            }
+            (Request::OwnNotifications, Kind::Notification(name)) => {
+                let (user, name) = (self.user.clone(), name.clone());
+                let inbox = self.desk.call(|platform| async move { platform.inbox(&user, &name).await }).await;
+                inbox.map(|inbox| self.own_notifications(channel, reference, inbox))
+            }
+            (Request::Seen(id), _) => {
+                let user = self.user.clone();
+                let seen = self.desk.call(|platform| async move { platform.seen(&user, id).await }).await;
+                self.desk.worker.hub.unread_changed(self.user.id);
+                seen.map(|unread| self.answer(channel, reference, Status::Ok, &unread))
+            }
+            (Request::Unsubscribe, Kind::Notification(name)) => {
+                let (user, name) = (self.user.clone(), name.clone());
+                let gone = self.desk.call(|platform| async move { platform.unsubscribe(&user, &name).await }).await;
+                self.desk.worker.hub.unread_changed(self.user.id);
+                gone.map(|()| self.unsubscribed(channel, reference))
+            }
+            (Request::Publish(_) | Request::OwnNotifications | Request::Unsubscribe, Kind::User) => {
+                unreachable!("such a request is refused when it is parsed")
+            }
+        };
+        if let Err(problem) = done {
+            self.answer(channel, reference, Status::Error, &reply::phoenix(&problem));
+        }
+    }
+
+    async fn publish(&self, channel: &Channel, reference: Option<&str>, new: NewPublish) -> Result<(), Problem> {
+        let user = self.user.clone();
+        let published = self.desk.call(|platform| async move { platform.publish(&user, new).await }).await?;
+        let message = if published.offset.is_some() { "published" } else { "accepted, and about to be delivered" };
+        let accepted = NotificationAccepted {
+            success: true,
+            message: message.to_owned(),
+            id: published.id,
+            offset: published.offset,
+        };
+        self.answer(channel, reference, Status::Ok, &accepted);
+        Ok(())
+    }
+
+    fn own_notifications(
+        &self,
+        channel: &Channel,
+        reference: Option<&str>,
+        inbox: Vec<notifyx_wire::rest::persist::InboxItem>,
+    ) {
+        self.answer(channel, reference, Status::Ok, &json!({}));
+        let own = OwnNotifications { success: true, notifications: inbox.into_iter().map(OwnNotification::from).collect() };
+        self.send(&text::push(channel.join_ref.as_deref(), &channel.topic, OWN_NOTIFICATIONS, &own));
+    }
+
+    /// Without the subscription there is no stream. Closing the channel keeps the client from joining, and so
+    /// subscribing, again by itself.
+    fn unsubscribed(&self, channel: &Rc<Channel>, reference: Option<&str>) {
+        self.answer(channel, reference, Status::Ok, &json!({ "success": true }));
+        if !channel.has_ended() {
+            self.remove(channel);
+            channel.end();
+            self.close(channel.join_ref.as_deref(), &channel.topic);
+        }
+    }
+
+    fn remove(&self, channel: &Rc<Channel>) {
+        let mut channels = self.channels.borrow_mut();
+        if let Some(at) = channels.iter().position(|c| Rc::ptr_eq(c, channel)) {
+            channels.remove(at);
+            self.desk.worker.metrics.channels.dec();
+        }
+    }
+
+    fn refuse(&self, channel: &Channel, reference: Option<&str>, fault: Fault) {
+        self.answer(channel, reference, Status::Error, &reply::phoenix(&fault.into()));
+    }
+
+    fn answer(&self, channel: &Channel, reference: Option<&str>, status: Status, response: &impl Serialize) {
+        self.send(&text::reply(channel.join_ref.as_deref(), reference, &channel.topic, status, response));
+    }
+
+    /// Those whose place the channel took hear of it after its own answer.
+    fn close_replaced(&self, channel: &Channel) {
+        for join_ref in channel.replaces.take() {
+            self.close(join_ref.as_deref(), &channel.topic);
+        }
+    }
+
+    fn close(&self, join_ref: Option<&str>, topic: &str) {
+        self.send(&text::close(join_ref, topic));
+    }
+
+    fn send(&self, text: &str) {
+        self.outlet.send(&websocket::text(text), 1);
+    }
+}
+
+/// Takes what waits in a channel, one after another, and ends when nothing does.
+async fn work(session: Rc<Session>, channel: Rc<Channel>) {
+    loop {
+        let Some(Waiting { request, reference, share }) = channel.waiting.borrow_mut().pop_front() else { break };
+        session.perform(&channel, request, reference.as_deref()).await;
+        drop(share);
+    }
+    channel.waiting.borrow_mut().shrink_to_fit();
+    channel.working.set(false);
+}
+
+/// A message with another join's ref comes from before a rejoin. One without any is for whatever is joined now.
+fn concerns(channel: &Channel, join_ref: Option<&str>) -> bool {
+    join_ref.is_none() || join_ref == channel.join_ref.as_deref()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! What a client asks of a channel, parsed at the door.
+
+use notifyx_model::NotificationId;
+use notifyx_wire::phoenix::{
+    JOIN, LEAVE, Payload,
+    channel::{
+        GENERATE_AVATAR, JoinParams, NEW_NOTIFICATION, NewNotification, OWN_NOTIFICATIONS, SEEN, SEND_EMAIL, Seen,
+        UNSUBSCRIBE,
+    },
+};
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::{channel::Kind, fault::Fault};
+
+#[derive(Debug)]
+pub(super) enum Request {
+    Join(JoinParams),
+    Leave,
+    Publish(NewNotification),
+    OwnNotifications,
+    Seen(NotificationId),
+    Unsubscribe,
+}
+
+impl Request {
+    pub(super) fn parse(kind: &Kind, topic: &str, event: &str, payload: Payload<'_>) -> Result<Self, Fault> {
+        match (event, kind) {
+            (JOIN, Kind::Notification(_)) => read(JOIN, payload).map(Self::Join),
+            // A user's channel takes no params.
+            (JOIN, Kind::User) => Ok(Self::Join(JoinParams::default())),
+            (LEAVE, _) => Ok(Self::Leave),
+            (SEEN, _) => read::<Seen>(SEEN, payload).map(|seen| Self::Seen(seen.id)),
+            (NEW_NOTIFICATION, Kind::Notification(_)) => read(NEW_NOTIFICATION, payload).map(Self::Publish),
+            (OWN_NOTIFICATIONS, Kind::Notification(_)) => {
+                read::<IgnoredAny>(OWN_NOTIFICATIONS, payload).map(|_| Self::OwnNotifications)
+            }
+            (UNSUBSCRIBE, Kind::Notification(_)) => read::<IgnoredAny>(UNSUBSCRIBE, payload).map(|_| Self::Unsubscribe),
+            (SEND_EMAIL, Kind::Notification(_)) => Err(Fault::NotAvailable(SEND_EMAIL)),
+            (GENERATE_AVATAR, Kind::Notification(_)) => Err(Fault::NotAvailable(GENERATE_AVATAR)),
+            _ => Err(Fault::UnknownEvent { event: event.to_owned(), topic: topic.to_owned() }),
+        }
+    }
+
+    /// The event's name, for metrics: a bounded set.
+    pub(super) const fn event(&self) -> &'static str {
+        match self {
+            Self::Join(_) => JOIN,
+            Self::Leave => LEAVE,
+            Self::Publish(_) => NEW_NOTIFICATION,
+            Self::OwnNotifications => OWN_NOTIFICATIONS,
+            Self::Seen(_) => SEEN,
+            Self::Unsubscribe => UNSUBSCRIBE,
+        }
+    }
+
+    /// What it holds while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Publish(new) => {
+                new.message.as_str().len()
+                    + new.to.iter().map(|to| to.len() + size_of::<String>()).sum::<usize>()
+                    + new.key.as_ref().map_or(0, String::len)
+            }
+            Self::Join(_) | Self::Leave | Self::OwnNotifications | Self::Seen(_) | Self::Unsubscribe => 0,
+        }
+    }
+}
+
+fn read<'de, T: Deserialize<'de>>(event: &'static str, payload: Payload<'de>) -> Result<T, Fault> {
+    match payload {
+        Payload::Json(json) => serde_json::from_str(json.get()).map_err(|source| Fault::BadPayload { event, source }),
+        Payload::Bytes(_) => Err(Fault::BinaryPayload(event)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notifyx_model::TopicName;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn parse(event: &str, payload: &str) -> Result<Request, String> {
+        let kind = Kind::Notification(TopicName::parse("t").unwrap());
+        let raw = RawValue::from_string(payload.to_owned()).unwrap();
+        Request::parse(&kind, "notification:t", event, Payload::Json(&raw)).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn a_bad_payload_is_told_what_and_where() {
+        for (event, payload, why) in [
+            (NEW_NOTIFICATION, "{}", "missing field `message` at line 1 column 2"),
+            (NEW_NOTIFICATION, r#"{"message":""}"#, "message is empty"),
+            (NEW_NOTIFICATION, r#"{"message":5}"#, "invalid type: integer `5`, expected a string"),
+            (NEW_NOTIFICATION, r#"{"message":"a","priority":10}"#, "priority 10 is not 0 to 9"),
+            (NEW_NOTIFICATION, r#"{"message":"a","prioritty":1}"#, "unknown field `prioritty`, expected one of"),
+            (NEW_NOTIFICATION, r#"{"message":"a","to":"ann"}"#, "expected a sequence"),
+            (SEEN, r#"{"id":"5"}"#, "UUID"),
+            (JOIN, r#"{"last_offset":"5"}"#, "expected u64"),
+            ("dance", "{}", "event `dance` is not known in channel `notification:t`"),
+            (SEND_EMAIL, "{}", "`send_email` is not available yet"),
+        ] {
+            let error = parse(event, payload).unwrap_err();
+            assert!(error.contains(why), "{event} {payload}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_weighed() {
+        let request = parse(NEW_NOTIFICATION, r#"{"message":"12345","to":["ann@example.org"],"key":"k"}"#).unwrap();
+        assert_eq!(request.bytes(), 5 + 15 + 24 + 1);
+    }
+}
