@@ -131,3 +131,76 @@ impl Accounts {
         self.users.entry_count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use notifyx_database::testing::{self, TestDatabase};
+    use notifyx_model::{Email, ManualClock};
+
+    use super::*;
+    use crate::store::{self, MIGRATIONS};
+
+    /// With one account, which may fail three times.
+    async fn open() -> (Arc<Accounts>, TestDatabase) {
+        let (database, clock) = (testing::sqlite(&MIGRATIONS).await, ManualClock::new().clock());
+        let config = Config {
+            login_failures_per_account_max: 3.try_into().unwrap(),
+            hashing_threads: 1,
+            hashing_queue_max: 20,
+            // Longer than a busy machine takes for all of them.
+            hashing_wait_ms: 60_000,
+            ..Config::default()
+        };
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let accounts = Accounts::new(&config, store::of(&database.database), clock, metrics);
+        accounts.register(credentials("correct horse")).await.unwrap();
+        (Arc::new(accounts), database)
+    }
+
+    fn credentials(password: &str) -> Credentials {
+        Credentials { email: Email::parse("ann@x.org").unwrap(), password: password.into() }
+    }
+
+    async fn at_once(accounts: &Arc<Accounts>, count: usize, password: &'static str) -> Vec<Result<User, Error>> {
+        let try_one = |_| {
+            let accounts = accounts.clone();
+            tokio::spawn(async move { accounts.authenticate(&credentials(password), "192.0.2.1").await })
+        };
+        let tries: Vec<_> = (0..count).map(try_one).collect();
+        let mut results = Vec::new();
+        for tried in tries {
+            results.push(tried.await.unwrap());
+        }
+        results
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_guesses_is_no_way_around_the_limit() {
+        let (accounts, _database) = open().await;
+        let results = at_once(&accounts, 20, "wrong horse").await;
+        let wrong = results.iter().filter(|r| matches!(r, Err(Error::WrongCredentials))).count();
+        let limited = results.iter().filter(|r| matches!(r, Err(Error::TooManyFailures { .. }))).count();
+        assert_eq!((wrong, limited), (3, 17));
+    }
+
+    #[tokio::test]
+    async fn many_sockets_of_one_user_may_connect_at_once() {
+        let (accounts, _database) = open().await;
+        assert!(at_once(&accounts, 10, "correct horse").await.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_told_and_counts_as_no_failure() {
+        let (accounts, _database) = open().await;
+        let mut turns = Vec::new();
+        while let Ok(place) = accounts.passwords.place() {
+            turns.push(place);
+        }
+        assert_eq!(turns.len(), 21);
+        for result in at_once(&accounts, 5, "wrong horse").await {
+            assert!(matches!(result, Err(Error::Busy)));
+        }
+        drop(turns);
+        assert!(accounts.authenticate(&credentials("correct horse"), "192.0.2.1").await.is_ok());
+    }
+}

@@ -1,7 +1,11 @@
 //! What auth counts.
 
 use notifyx_database::Database;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -17,7 +21,6 @@ pub(crate) struct Metrics {
     pub(crate) revocation_gaps: IntCounter,
     pub(crate) follow_failures: IntCounter,
     pub(crate) sessions_expired: IntCounter,
-    connections: IntGaugeVec,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +47,6 @@ impl Metrics {
         // A hash takes 20 to 50 ms on a core of its own.
         let buckets = vec![0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
         let hashing = HistogramOpts::new("notifyx_auth_hashing_seconds", "time to hash a password").buckets(buckets);
-        let connections = Opts::new("notifyx_auth_database_connections", "database connections, in use and idle");
         Self {
             logins: counters("notifyx_auth_logins_total", "logins tried", &["outcome"]),
             registrations: counter("notifyx_auth_registrations_total", "accounts made"),
@@ -56,7 +58,6 @@ impl Metrics {
             revocation_gaps: counter("notifyx_auth_revocation_gaps_total", "times the cache was cleared for a gap"),
             follow_failures: counter("notifyx_auth_follow_failures_total", "looks for revocations that failed"),
             sessions_expired: counter("notifyx_auth_sessions_expired_total", "expired sessions removed"),
-            connections: register(registry, IntGaugeVec::new(connections, &["state"])),
         }
     }
 
@@ -84,12 +85,32 @@ impl Metrics {
         self.hashing_waiting.inc();
         Waiting(self.hashing_waiting.clone())
     }
+}
 
-    pub(crate) fn connections(&self, database: &Database) {
-        let (open, idle) = database.usage();
+/// The pool, looked at when somebody asks.
+struct Connections {
+    database: Database,
+    gauge: IntGaugeVec,
+}
+
+/// Shows how many connections are in use and how many idle.
+pub(crate) fn connections(registry: &Registry, database: Database) {
+    let name = Opts::new("notifyx_auth_database_connections", "database connections, used and idle");
+    let gauge = IntGaugeVec::new(name, &["state"]).expect("the name is valid");
+    registry.register(Box::new(Connections { database, gauge })).expect("one database per door");
+}
+
+impl Collector for Connections {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let (open, idle) = self.database.usage();
         let idle = i64::try_from(idle).unwrap_or(i64::MAX);
-        self.connections.with_label_values(&["idle"]).set(idle);
-        self.connections.with_label_values(&["used"]).set((i64::from(open) - idle).max(0));
+        self.gauge.with_label_values(&["idle"]).set(idle);
+        self.gauge.with_label_values(&["used"]).set((i64::from(open) - idle).max(0));
+        self.gauge.collect()
     }
 }
 
@@ -101,7 +122,7 @@ impl Drop for Waiting {
     }
 }
 
-fn register<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
     let metric = metric.expect("the name is valid");
     registry.register(Box::new(metric.clone())).expect("each name is registered once per door");
     metric
