@@ -1,1 +1,222 @@
-//! notifyx-persist
+//! Persist: topics, who is subscribed, what was published, and each user's inbox; a participant of two-phase commit.
+//!
+//! A request comes in at `http`, which calls the rules of a noun (`topics`, `subscribers`, `transactions`, `notifications`,
+//! `inbox`); these keep what they know in the `store`. One invariant carries the rest: a notification takes its offset in the
+//! transaction that commits it, under its topic's lock, so offsets follow commit order and have no gaps.
+
+mod error;
+mod http;
+mod inbox;
+mod metrics;
+mod notifications;
+mod page;
+mod patience;
+mod store;
+mod subscribers;
+mod topics;
+mod transactions;
+mod trimming;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use actix_web::web::Data;
+use async_trait::async_trait;
+use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unavailable};
+use notifyx_database::{Database, DatabaseUrl, Options};
+use notifyx_mesh::{Lease, Mesh, MeshConfig, Sessions};
+use notifyx_model::Token;
+use notifyx_wire::rest::auth::Identity;
+use serde::{Deserialize, Serialize};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::OpenApi;
+
+pub use crate::{error::Error, notifications::LOG_MAX, subscribers::JOINS_MAX, topics::HEADS_MAX};
+use crate::{
+    http::ApiDoc, inbox::Inboxes, metrics::Metrics, notifications::Notifications, store::JoinBounds,
+    subscribers::Subscribers, topics::Topics, transactions::Transactions, trimming::Sweeper,
+};
+
+/// The service's name in the registry.
+pub const NAME: &str = "persist";
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// What each key means is said beside it in [`DEFAULTS`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub advertise: String,
+    pub database: DatabaseUrl,
+    pub database_connections: NonZeroU32,
+    pub topics_per_user_max: u32,
+    pub subscriptions_per_user_max: u32,
+    pub exceptions_per_subscription_max: u32,
+    pub topics_cached_max: u64,
+    pub sweep_ms: NonZeroU64,
+    pub trim_rows: NonZeroU32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        notifyx_chassis::config::defaults(DEFAULTS)
+    }
+}
+
+/// What the door calls.
+pub(crate) struct Persist {
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) notifications: Notifications,
+    pub(crate) transactions: Transactions,
+    pub(crate) inboxes: Inboxes,
+}
+
+impl Persist {
+    fn new(config: &Config, database: &Database, context: &Context, metrics: &Metrics) -> (Self, Sweeper) {
+        let (store, clock, metrics) = (store::open(database), context.clock.clone(), metrics.clone());
+        let topics = Arc::new(Topics::new(
+            store.clone(),
+            clock.clone(),
+            metrics.clone(),
+            config.topics_per_user_max,
+            config.topics_cached_max,
+        ));
+        let bounds = JoinBounds {
+            subscriptions_per_user: config.subscriptions_per_user_max,
+            topics_per_user: config.topics_per_user_max,
+        };
+        let rules = Self {
+            subscribers: Subscribers::new(store.clone(), topics.clone(), clock.clone(), metrics.clone(), bounds),
+            notifications: Notifications::new(store.clone()),
+            transactions: Transactions::new(store.clone(), clock.clone(), metrics.clone()),
+            inboxes: Inboxes::new(
+                store.clone(),
+                topics.clone(),
+                metrics.clone(),
+                config.exceptions_per_subscription_max,
+            ),
+            topics,
+        };
+        (rules, Sweeper::new(store, clock, metrics, config.trim_rows.get()))
+    }
+}
+
+/// Opens the database and the door, and enters the registry. Call it on the context's runtime.
+pub async fn start(config: Config, context: Context) -> Result<Running, StartError> {
+    let options = Options { connections: config.database_connections.get(), ..Options::default() };
+    let database = Database::open(&config.database, options, &store::MIGRATIONS).await?;
+    let door = Door::new(NAME, &context);
+    let metrics = Metrics::new(door.registry());
+    let (rules, sweeper) = Persist::new(&config, &database, &context, &metrics);
+    let rules = Data::new(Shared::new(&context, rules));
+
+    let place = Place::new(&context, door.registry());
+    let sessions = Sessions::start(place.mesh.clone(), context.clock.clone());
+    let (pinged, measured, figures) = (database.clone(), database.clone(), metrics.clone());
+    let mut running = place
+        .ready(door)
+        .config(&config)
+        .ready("database", move || {
+            let database = pinged.clone();
+            async move { database.ping().await.map_err(|error| error.to_string()) }
+        })
+        .figures(move || {
+            figures.connections(measured.usage());
+            figures.figures()
+        })
+        .identify(Arc::new(Tokens(sessions)))
+        .openapi(ApiDoc::openapi())
+        .routes(move |routes| http::routes(routes.app_data(rules.clone())))
+        .listen(config.listen)
+        .await?;
+    place.take(&config, running.address(), &context);
+
+    // The work beside the door goes on until the last request was answered.
+    let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
+    tasks.spawn_on(sweeper.run(Duration::from_millis(config.sweep_ms.get()), ended.clone()), &context.runtime);
+    tasks.close();
+
+    let leaving = place.clone();
+    running.before_stop(async move { leaving.leave().await });
+    running.after_stop(async move { database.close().await });
+    running.after_stop(async move {
+        ended.cancel();
+        tasks.wait().await;
+        place.mesh.stop().await;
+    });
+    Ok(running)
+}
+
+/// Whose a token is, as auth says.
+struct Tokens(Arc<Sessions>);
+
+#[async_trait]
+impl Identify for Tokens {
+    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+        self.0.identify(token).await.map_err(|error| Unavailable(error.to_string()))
+    }
+}
+
+/// This instance's place in the registry, taken once the door's address is known.
+#[derive(Clone, Debug)]
+struct Place {
+    mesh: Mesh,
+    lease: Arc<OnceLock<Lease>>,
+    /// There is a registry to enter.
+    wanted: bool,
+}
+
+impl Place {
+    fn new(context: &Context, metrics: &prometheus::Registry) -> Self {
+        let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
+        let wanted = !discovery.is_empty();
+        // Stops with the service, not with the first signal: the lease has to be given back.
+        let stop = CancellationToken::new();
+        let mesh = Mesh::start(&MeshConfig::default(), discovery, secret, context.clock.clone(), metrics, stop);
+        Self { mesh, lease: Arc::default(), wanted }
+    }
+
+    /// Being found by the others is a condition of being ready.
+    fn ready(&self, door: Door) -> Door {
+        if !self.wanted {
+            return door;
+        }
+        let lease = self.lease.clone();
+        door.ready("registry", move || {
+            let held = lease.get().is_some_and(Lease::is_held);
+            async move { if held { Ok(()) } else { Err("not in the registry yet".to_owned()) } }
+        })
+    }
+
+    fn take(&self, config: &Config, bound: SocketAddr, context: &Context) {
+        if self.wanted {
+            let address = if config.advertise.is_empty() { bound.to_string() } else { config.advertise.clone() };
+            let keep = || Lease::keep(&self.mesh, NAME, address, BTreeMap::new(), context.shutdown.child_token());
+            self.lease.get_or_init(keep);
+        }
+    }
+
+    async fn leave(&self) {
+        if let Some(lease) = self.lease.get() {
+            lease.release().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().listen.port(), 6000);
+    }
+}

@@ -1,0 +1,93 @@
+//! The door: decodes, calls one rule, encodes. One file per noun.
+
+mod inbox;
+mod notifications;
+mod subscribers;
+mod topics;
+mod transactions;
+
+use actix_web::web::{self, Data, ServiceConfig};
+use notifyx_chassis::{Shared, batch_bodies};
+use notifyx_wire::header;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+use crate::Persist;
+
+type Rules = Data<Shared<Persist>>;
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(web::resource("/api/topics").get(topics::list).post(topics::create))
+        .service(web::resource("/api/topics/join").app_data(batch_bodies()).post(subscribers::join))
+        .service(web::resource("/api/topics/heads").app_data(batch_bodies()).post(topics::heads))
+        .service(web::resource("/api/topics/{id}").get(topics::get))
+        .service(web::resource("/api/topics/{id}/status").post(topics::set_status))
+        .service(web::resource("/api/topics/{id}/seen").post(inbox::mark_seen_up_to))
+        .service(web::resource("/api/topics/{id}/log").get(notifications::log))
+        .service(
+            web::resource("/api/subscribers/{topic_id}")
+                .get(subscribers::list)
+                .post(subscribers::subscribe)
+                .delete(subscribers::unsubscribe),
+        )
+        .service(web::resource("/api/notifications").get(inbox::list).post(notifications::publish))
+        .service(web::resource("/api/notifications/unread").get(inbox::unread))
+        .service(web::resource("/api/notifications/commit_2pc").post(transactions::commit_by_hand))
+        .service(web::resource("/api/notifications/rollback_2pc/{request_id}").delete(transactions::rollback_by_hand))
+        .service(web::resource("/api/notifications/{id}/seen").post(inbox::mark_seen))
+        .service(
+            web::scope("/api/2pc")
+                .app_data(batch_bodies())
+                .service(web::resource("/prepare").post(transactions::prepare))
+                .service(web::resource("/commit").post(transactions::commit))
+                .service(web::resource("/rollback").post(transactions::rollback)),
+        );
+}
+
+/// The description of this door.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Notifyx persist",
+        description = "Topics, subscribers, notifications and inboxes; a participant of two-phase commit."
+    ),
+    paths(
+        topics::list,
+        topics::create,
+        topics::get,
+        topics::set_status,
+        topics::heads,
+        subscribers::list,
+        subscribers::subscribe,
+        subscribers::unsubscribe,
+        subscribers::join,
+        notifications::publish,
+        notifications::log,
+        inbox::list,
+        inbox::mark_seen,
+        inbox::mark_seen_up_to,
+        inbox::unread,
+        transactions::commit_by_hand,
+        transactions::rollback_by_hand,
+        transactions::prepare,
+        transactions::commit,
+        transactions::rollback
+    ),
+    modifiers(&Schemes)
+)]
+pub(crate) struct ApiDoc;
+
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let components = api.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("token", SecurityScheme::Http(bearer));
+        let secret = ApiKeyValue::new(header::CLUSTER_SECRET);
+        components.add_security_scheme("cluster", SecurityScheme::ApiKey(ApiKey::Header(secret)));
+    }
+}
