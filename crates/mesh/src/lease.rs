@@ -65,7 +65,8 @@ impl Lease {
         self.instance
     }
 
-    /// Whether a registry has this instance: a condition of being ready.
+    /// Whether a registry has taken this instance: a condition of being ready. It stays true while the registry is away,
+    /// as the others keep its last list.
     pub fn is_held(&self) -> bool {
         *self.held.borrow()
     }
