@@ -5,7 +5,6 @@ mod base_url;
 mod cluster;
 mod config;
 mod exit;
-mod pending;
 mod platform;
 mod service;
 mod settings;

@@ -97,6 +97,14 @@ impl Platform {
         Ok(())
     }
 
+    /// The same without a deadline, saying from time to time what is lacking.
+    pub(crate) async fn ready_some_day(&self) -> Result<(), Failure> {
+        while let Err(failure) = self.ready().await {
+            tracing::warn!("{failure}");
+        }
+        Ok(())
+    }
+
     /// Stops what was started last first: the gateway says goodbye to its sockets while the services behind it still answer.
     pub(crate) async fn stop(mut self) {
         let deadline = Instant::now() + STOP_TIMEOUT;

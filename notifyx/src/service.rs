@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use notifyx_chassis::{Context, Running, StartError};
 use notifyx_database::DatabaseUrl;
 
-use crate::{pending::*, settings::Settings};
+use crate::settings::Settings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {

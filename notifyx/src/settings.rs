@@ -8,7 +8,6 @@ use crate::{
     args::{OneService, Placement},
     cluster,
     config::{Layers, Origin, Refused},
-    pending::*,
     service::Service,
     telemetry,
 };

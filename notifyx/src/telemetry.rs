@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) const DEFAULTS: &str = r#"# What is logged: error, warn, info, debug or trace; per part of the program: "info,notifyx_gateway=debug".
-log = "info"
+# (actix_server counts its workers at every start.)
+log = "info,actix_server=warn"
 # How, on standard error: "text" for people, "json" (one object per line) for machines.
 format = "text"
 "#;

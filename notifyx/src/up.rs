@@ -1,6 +1,6 @@
 //! `notifyx up` and `notifyx <service>`: from settings to a running process and back.
 
-use std::{future::Future, io::Write, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use notifyx_chassis::telemetry;
 use serde_json::{Map, Value, json};
@@ -82,7 +82,11 @@ async fn run(
         for service in services {
             platform.start(*service, settings).await?;
         }
-        platform.ready().await
+        match services {
+            // Its neighbours are started by others, in any order: it waits for them.
+            [_] => platform.ready_some_day().await,
+            _ => platform.ready().await,
+        }
     };
     if unless_asked(asked, starting).await?.is_none() {
         return Ok(());

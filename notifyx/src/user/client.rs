@@ -101,8 +101,9 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            Failure::Usage(format!("the server's answer is not what this version of notifyx reads: {error}"))
+        serde_json::from_slice(&self.body).map_err(|error| Failure::Machine {
+            what: "the server's answer is not what this version of notifyx reads".into(),
+            source: error.into(),
         })
     }
 }
@@ -245,5 +246,101 @@ fn is_loopback(server: &BaseUrl) -> bool {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notifyx_model::{Clock, Email, UserId};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A client that is logged in at `session`'s server and talks to `server`; with the folder that holds its session.
+    fn client(server: &str, session: &str) -> (Client, tempfile::TempDir) {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::at(home.path().to_owned());
+        store
+            .write(&Session {
+                server: BaseUrl::parse(session).unwrap(),
+                token: Token::parse("a-token-of-the-test").unwrap(),
+                id: UserId::new(&Clock::system()),
+                email: Email::parse("ann@example.org").unwrap(),
+                expires_at: Clock::system().now(),
+            })
+            .unwrap();
+        (Client::new(Some(BaseUrl::parse(server).unwrap()), store).unwrap(), home)
+    }
+
+    /// A server that gives these answers in turn; its URL.
+    async fn answers(with: &'static [&'static str]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for answer in with {
+                let (mut peer, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                let _ = peer.read(&mut request).await;
+                let (head, body) = answer.split_once('|').unwrap();
+                let length = body.len();
+                let text = format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+                let _ = peer.write_all(text.as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    const MISSING: &str = "404 Not Found|\
+        {\"status\":404,\"title\":\"\",\"code\":\"topic_not_found\",\"detail\":\"topic `a` not found\"}";
+    const BUSY: &str = "503 Service Unavailable\r\nretry-after: 0|\
+        {\"status\":503,\"title\":\"\",\"code\":\"busy\",\"detail\":\"come back\"}";
+
+    #[test]
+    fn a_token_is_kept_from_other_servers() {
+        let (client, _home) = client("http://other.example.org", "http://127.0.0.1:4000");
+        let refused = client.token().unwrap_err();
+        assert_eq!(refused.code(), 4);
+        assert!(refused.to_string().contains("logged in at http://127.0.0.1:4000, not at http://other.example.org"));
+        assert!(client.is_exposed());
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_told_in_the_servers_words() {
+        let url = answers(&[MISSING]).await;
+        let (client, _home) = client(&url, &url);
+        let failure = client.send(&Call::get("/api/topics")).await.unwrap_err();
+        assert_eq!((failure.code(), failure.to_string().as_str()), (1, "topic `a` not found"));
+    }
+
+    #[tokio::test]
+    async fn another_sort_of_server_is_recognised() {
+        let url = answers(&["404 Not Found|<html>", "200 OK|<html>"]).await;
+        let (client, _home) = client(&url, &url);
+        let failure = client.send(&Call::get("/api/topics")).await.unwrap_err();
+        assert!(failure.to_string().ends_with("is this a Notifyx server?"), "{failure}");
+        assert!(
+            client
+                .read::<Problem>(Call::get("/api/topics"))
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("not what this version")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_safe_to_repeat_outlasts_a_busy_server() {
+        let url = answers(&[BUSY, BUSY, "201 Created|{}"]).await;
+        let (client, _home) = client(&url, &url);
+        assert_eq!(client.insist(&Call::post("/api/notifications")).await.unwrap().status, 201);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_exit_code_3() {
+        let (client, _home) = client("http://127.0.0.1:1", "http://127.0.0.1:1");
+        assert_eq!(client.send(&Call::get("/api/topics")).await.unwrap_err().code(), 3);
     }
 }

@@ -183,3 +183,48 @@ fn refused(answer: &tungstenite::http::Response<Option<Vec<u8>>>) -> Lost {
         _ => Lost::Passing(said),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers every connection with the same bytes; its address.
+    async fn answers(with: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut peer, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = peer.read(&mut request).await;
+                let _ = peer.write_all(with).await;
+            }
+        });
+        address.to_string()
+    }
+
+    async fn lost(url: String) -> Lost {
+        let token = Token::parse(&"t".repeat(43)).unwrap();
+        Live::connect(&BaseUrl::parse(&url).unwrap(), &token).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn refused_credentials_are_told_from_a_passing_trouble() {
+        let forbidden = answers(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(matches!(lost(format!("http://{forbidden}")).await, Lost::Credentials(_)));
+        let busy = answers(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(matches!(lost(format!("http://{busy}")).await, Lost::Passing(_)));
+        let strange = answers(b"SSH-2.0-OpenSSH\r\n").await;
+        assert!(matches!(lost(format!("http://{strange}")).await, Lost::Passing(_)));
+    }
+
+    #[tokio::test]
+    async fn a_server_without_the_tls_it_was_asked_for_is_a_passing_trouble() {
+        let plain = answers(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        assert!(matches!(lost(format!("https://{plain}")).await, Lost::Passing(_)));
+    }
+}

@@ -38,7 +38,11 @@ impl Store {
         let folder = variable("NOTIFYX_HOME").or_else(xdg).or_else(home).ok_or_else(|| {
             Failure::Usage("there is no place for the session: set HOME, XDG_CONFIG_HOME or NOTIFYX_HOME".into())
         })?;
-        Ok(Self { folder })
+        Ok(Self::at(folder))
+    }
+
+    pub(crate) fn at(folder: PathBuf) -> Self {
+        Self { folder }
     }
 
     fn path(&self) -> PathBuf {
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn only_the_owner_can_read_a_session() {
         let home = tempfile::tempdir().unwrap();
-        let store = Store { folder: home.path().join("deep/notifyx") };
+        let store = Store::at(home.path().join("deep/notifyx"));
         store.write(&session("first-token-0000")).unwrap();
         store.write(&session("second-token-000")).unwrap();
         assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn a_removed_session_is_gone_and_removing_again_is_fine() {
         let home = tempfile::tempdir().unwrap();
-        let store = Store { folder: home.path().to_owned() };
+        let store = Store::at(home.path().to_owned());
         store.write(&session("first-token-0000")).unwrap();
         store.remove().unwrap();
         store.remove().unwrap();
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn a_broken_file_asks_for_a_new_login() {
         let home = tempfile::tempdir().unwrap();
-        let store = Store { folder: home.path().to_owned() };
+        let store = Store::at(home.path().to_owned());
         fs::write(store.path(), "{").unwrap();
         assert_eq!(store.read().unwrap_err().code(), 4);
     }
