@@ -189,19 +189,27 @@ fn edge_options(config: &Config) -> edge::Options {
     }
 }
 
-/// Closes the sockets of sessions that end.
+/// Closes the sockets of sessions that end. Where it is not known any more which sessions those were, every socket proves
+/// itself anew by reconnecting.
 async fn revoke_sockets(hub: Hub, sessions: Arc<Sessions>) {
-    let mut revocations = sessions.revocations();
+    let (mut revocations, mut gaps) = (sessions.revocations(), sessions.gaps());
     loop {
-        match revocations.recv().await {
-            Ok(revocation) => hub.revoke(&revocation).await,
-            Err(RecvError::Lagged(missed)) => {
-                // Which sessions they were is not known any more: every socket proves itself anew by reconnecting.
-                tracing::warn!(missed, "revocations came faster than sockets could be closed: all sockets reconnect");
-                hub.reconnect_all().await;
-            }
-            Err(RecvError::Closed) => return,
-        }
+        let lost = tokio::select! {
+            told = revocations.recv() => match told {
+                Ok(revocation) => {
+                    hub.revoke(&revocation).await;
+                    continue;
+                }
+                Err(RecvError::Lagged(_)) => "they came faster than sockets could be closed",
+                Err(RecvError::Closed) => return,
+            },
+            gap = gaps.changed() => match gap {
+                Ok(()) => "auth no longer has them",
+                Err(_) => return,
+            },
+        };
+        tracing::warn!("revocations were missed ({lost}): all sockets reconnect");
+        hub.reconnect_all().await;
     }
 }
 

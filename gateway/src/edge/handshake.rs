@@ -87,7 +87,7 @@ impl Handshake {
         check_origin(head, allowed_origins)?;
         let protocols = Protocols::of(head);
         let token = match (protocols.token, param("token")) {
-            (Some(token), _) => Some(token.ok_or(Refusal::Credentials)?),
+            (Some(encoded), _) => Some(decode(&encoded).ok_or(Refusal::Credentials)?),
             (None, Some(token)) => Some(Token::parse(&token).map_err(|_| Refusal::Credentials)?),
             (None, None) => None,
         };
@@ -136,8 +136,8 @@ fn check_origin(head: &RequestHead, allowed: &[String]) -> Result<(), Refusal> {
 #[derive(Default)]
 struct Protocols {
     phoenix: bool,
-    /// `Some(None)`: one was offered, but it is none.
-    token: Option<Option<Token>>,
+    /// As it was offered.
+    token: Option<String>,
 }
 
 impl Protocols {
@@ -148,7 +148,7 @@ impl Protocols {
             if protocol == PHOENIX_PROTOCOL {
                 protocols.phoenix = true;
             } else if let Some(encoded) = protocol.strip_prefix(TOKEN_PROTOCOL) {
-                protocols.token = Some(decode(encoded));
+                protocols.token = Some(encoded.to_owned());
             }
         }
         protocols

@@ -49,12 +49,12 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How the edge is set up.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Threads that serve sockets; one per core that fan-out may use.
-    pub workers: usize,
+    pub(crate) workers: usize,
     /// Pages of other hosts that may connect: `https://app.example.org`; `*` for all.
-    pub allowed_origins: Vec<String>,
-    pub limits: Limits,
+    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) limits: Limits,
 }
 
 impl Default for Options {
@@ -64,17 +64,18 @@ impl Default for Options {
 }
 
 /// The bounds of sockets. At each the client is told, and may come back.
+#[expect(clippy::struct_field_names, reason = "a bound is named as one")]
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// On this node, handshakes included; each needs a file descriptor. Beyond it: 503.
-    pub sockets_max: usize,
+    pub(crate) sockets_max: usize,
     /// What may wait for one socket before it counts as slow (3008). A single larger write may always wait.
-    pub queue_bytes_max: usize,
-    pub queue_frames_max: usize,
+    pub(crate) queue_bytes_max: usize,
+    pub(crate) queue_frames_max: usize,
     /// Twice the client's heartbeat.
-    pub silence_max: Duration,
+    pub(crate) silence_max: Duration,
     /// For the client's answer to a close frame, also of one that reads slowly.
-    pub goodbye_max: Duration,
+    pub(crate) goodbye_max: Duration,
 }
 
 impl Default for Limits {
@@ -132,7 +133,7 @@ struct ThreadParts {
 }
 
 /// The edge of one gateway: its feed, and the server it makes.
-pub struct Edge {
+pub(crate) struct Edge {
     parts: ThreadParts,
     feed: JoinHandle<()>,
     stop_feed: CancellationToken,
@@ -140,7 +141,7 @@ pub struct Edge {
 
 impl Edge {
     /// Starts the feed on the shared runtime. Sockets come with [`Edge::serve`].
-    pub fn start(hub: Hub, platform: Arc<dyn Platform>, bus: BusReceiver, options: Options, context: &Context) -> Self {
+    pub(crate) fn start(hub: Hub, platform: Arc<dyn Platform>, bus: BusReceiver, options: Options, context: &Context) -> Self {
         let (following, wishes) = Following::new();
         let stop_feed = CancellationToken::new();
         let feed = context.runtime.spawn(feed::run(hub.clone(), platform.clone(), wishes, bus, stop_feed.clone()));
@@ -156,7 +157,7 @@ impl Edge {
     }
 
     /// Binds and builds the server; it serves once it is awaited. `rest` is the frame and the routes of the REST side.
-    pub fn serve(&self, listen: SocketAddr, rest: &Parts) -> io::Result<(Server, SocketAddr)> {
+    pub(crate) fn serve(&self, listen: SocketAddr, rest: &Parts) -> io::Result<(Server, SocketAddr)> {
         let (parts, rest) = (self.parts.clone(), rest.clone());
         let listener = std::net::TcpListener::from(bind(listen)?);
         let address = listener.local_addr()?;
@@ -184,7 +185,7 @@ impl Edge {
     }
 
     /// Stops the feed. The server has stopped before.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop_feed.cancel();
         // It ends within a step; that it panicked was logged when it did.
         let _ = self.feed.await;

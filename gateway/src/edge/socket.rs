@@ -165,18 +165,18 @@ impl Socket {
     }
 
     fn enqueue(&self, bytes: Bytes, frames: usize) {
-        self.account(bytes.len() as i64, frames as i64);
+        self.queued_bytes.set(self.queued_bytes.get() + bytes.len());
+        self.queued_frames.set(self.queued_frames.get() + frames);
+        self.metrics.queued_bytes.add(bytes.len() as i64);
         self.queue.borrow_mut().push_back(Piece { bytes, frames });
         self.wake();
     }
 
-    fn account(&self, bytes: i64, frames: i64) {
-        let add = |cell: &Cell<usize>, change: i64| {
-            cell.set(cell.get().checked_add_signed(change as isize).expect("what leaves the queue was in it"));
-        };
-        add(&self.queued_bytes, bytes);
-        add(&self.queued_frames, frames);
-        self.metrics.queued_bytes.add(bytes);
+    /// What was written, or dropped, waits no longer.
+    fn take_off(&self, bytes: usize, frames: usize) {
+        self.queued_bytes.set(self.queued_bytes.get() - bytes);
+        self.queued_frames.set(self.queued_frames.get() - frames);
+        self.metrics.queued_bytes.sub(bytes as i64);
     }
 
     /// Writes until the client takes no more or nothing waits.
@@ -200,8 +200,7 @@ impl Socket {
     }
 
     fn written(&self, mut written: usize) {
-        let mut frames = 0;
-        let bytes = written as i64;
+        let (bytes, mut frames) = (written, 0);
         let mut queue = self.queue.borrow_mut();
         while written > 0 {
             let first = queue.front_mut().expect("no more was written than waited");
@@ -210,7 +209,7 @@ impl Socket {
                 break;
             }
             written -= first.bytes.len();
-            frames += first.frames as i64;
+            frames += first.frames;
             queue.pop_front();
         }
         if queue.is_empty() {
@@ -219,12 +218,12 @@ impl Socket {
             self.drained.notify_waiters();
         }
         drop(queue);
-        self.account(-bytes, -frames);
+        self.take_off(bytes, frames);
     }
 
     fn forget_queue(&self) {
         self.queue.take();
-        self.account(-(self.queued_bytes.get() as i64), -(self.queued_frames.get() as i64));
+        self.take_off(self.queued_bytes.get(), self.queued_frames.get());
     }
 }
 

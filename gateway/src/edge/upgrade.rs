@@ -56,10 +56,9 @@ async fn serve(thread: Rc<Thread>, request: Request, mut io: TcpStream, read: By
     // Without it a quarter of the fan-out's speed is lost, and replies wait for acknowledgements.
     let _ = io.set_nodelay(true);
     let answer = handshake.response();
-    match tokio::time::timeout(ANSWER_DEADLINE, io.write_all(answer.as_bytes())).await {
-        Ok(Ok(())) => open(thread, io, user, admission, read),
-        // The client is gone.
-        Ok(Err(_)) | Err(_) => {}
+    // Where it cannot be sent, the client is gone.
+    if let Ok(Ok(())) = tokio::time::timeout(ANSWER_DEADLINE, io.write_all(answer.as_bytes())).await {
+        open(thread, io, user, admission, read);
     }
 }
 
@@ -107,20 +106,15 @@ fn say_goodbye(socket: &Socket, ending: Ending) {
 
 async fn refuse(mut io: TcpStream, problem: &Problem) {
     let body = serde_json::to_string(problem).expect("a problem is plain data");
-    let mut head = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n",
+    let id = problem.request_id.as_ref().map(|id| format!("{REQUEST_ID}: {id}\r\n")).unwrap_or_default();
+    let retry = if matches!(problem.status, 429 | 503) { "Retry-After: 1\r\n" } else { "" };
+    let answer = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n{id}{retry}\r\n{body}",
         problem.status,
         problem.title,
         Problem::MEDIA_TYPE,
         body.len()
     );
-    if let Some(id) = &problem.request_id {
-        head.push_str(&format!("{REQUEST_ID}: {id}\r\n"));
-    }
-    if matches!(problem.status, 429 | 503) {
-        head.push_str("Retry-After: 1\r\n");
-    }
-    let answer = format!("{head}\r\n{body}");
     let sent = async {
         io.write_all(answer.as_bytes()).await?;
         io.shutdown().await

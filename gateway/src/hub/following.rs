@@ -37,6 +37,11 @@ impl Following {
         self.0.try_reserve().ok()
     }
 
+    #[cfg(test)]
+    pub(crate) fn unfollow(&self, topic: &TopicName, worker: WorkerId) {
+        self.try_reserve().expect("room").send(Wish::Unfollow { topic: topic.clone(), worker });
+    }
+
     async fn wish(&self, wish: Wish) -> Result<(), FeedStopped> {
         self.0.send(wish).await.map_err(|_| FeedStopped)
     }

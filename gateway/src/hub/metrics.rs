@@ -4,7 +4,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Shared by the edge, the sessions, the hub and the feed of one gateway.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     pub(crate) sockets: IntGauge,
     pub(crate) handshakes: IntCounterVec,
     pub(crate) endings: IntCounterVec,
@@ -22,7 +22,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// One registry per gateway; a name registered twice is a bug.
-    pub fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(format!("notifyx_gateway_{name}"), help).expect("the name is valid");
             registry.register(Box::new(gauge.clone())).expect("the name is free");

@@ -27,7 +27,7 @@ use notifyx_wire::rest::auth::Revocation;
 use tokio::sync::{Notify, mpsc, watch as counted};
 
 pub(crate) use following::{FeedStopped, Following, Wish};
-pub use metrics::Metrics;
+pub(crate) use metrics::Metrics;
 pub(crate) use outlet::{Ending, Outlet};
 pub(crate) use run::{Dispatch, Run};
 pub(crate) use watch::{Viewing, Watch};
@@ -59,7 +59,7 @@ struct Line {
 
 /// All worker threads of one gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Hub(Arc<Shared>);
+pub(crate) struct Hub(Arc<Shared>);
 
 struct Shared {
     lines: RwLock<Vec<Arc<Line>>>,
@@ -71,7 +71,7 @@ struct Shared {
 }
 
 impl Hub {
-    pub fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics) -> Self {
         Self(Arc::new(Shared {
             lines: RwLock::default(),
             watched: Mutex::default(),
@@ -82,17 +82,17 @@ impl Hub {
     }
 
     /// Ends the sockets that were opened with this session, or all of the user's. The close code is 3003.
-    pub async fn revoke(&self, revocation: &Revocation) {
+    pub(crate) async fn revoke(&self, revocation: &Revocation) {
         self.tell_all(&ToWorker::Revoked(revocation.clone())).await;
     }
 
     /// Ends all sockets with 1012 and admits them anew: each has to prove itself again.
-    pub async fn reconnect_all(&self) {
+    pub(crate) async fn reconnect_all(&self) {
         self.tell_all(&ToWorker::Drain).await;
     }
 
     /// Something was seen, subscribed or unsubscribed: the person's open user channels get a new `unread`, coalesced.
-    pub fn unread_changed(&self, user: UserId) {
+    pub(crate) fn unread_changed(&self, user: UserId) {
         if !lock(&self.0.watched).contains_key(&user) {
             return;
         }
@@ -103,7 +103,7 @@ impl Hub {
     }
 
     /// Refuses new sockets and ends all with 1012; answers how many were left when the time was over.
-    pub async fn drain(&self, deadline: Duration) -> usize {
+    pub(crate) async fn drain(&self, deadline: Duration) -> usize {
         self.0.draining.store(true, Ordering::SeqCst);
         let mut sockets = self.0.sockets.subscribe();
         let drained = async {
@@ -116,7 +116,7 @@ impl Hub {
     }
 
     /// Open sockets.
-    pub fn sockets(&self) -> usize {
+    pub(crate) fn sockets(&self) -> usize {
         *self.0.sockets.borrow()
     }
 
@@ -205,7 +205,7 @@ pub(crate) struct WorkerLine {
 
 impl WorkerLine {
     /// Moves what waits to `taken`, at most `max`; 0 when the hub is gone.
-    async fn take(&mut self, taken: &mut Vec<ToWorker>, max: usize) -> usize {
+    pub(crate) async fn take(&mut self, taken: &mut Vec<ToWorker>, max: usize) -> usize {
         self.inbox.recv_many(taken, max).await
     }
 }

@@ -101,7 +101,9 @@ impl Worker {
                 }
                 () = wake.wake.notified() => {
                     let changed = std::mem::take(&mut *lock(&wake.changed));
-                    changed.into_iter().for_each(|user| self.unread_changed(user));
+                    for user in changed {
+                        self.unread_changed(user);
+                    }
                 }
                 _ = sweep.tick() => self.sweep().await,
             }
