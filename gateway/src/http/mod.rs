@@ -30,7 +30,7 @@ pub(crate) fn routes(config: &mut ServiceConfig, live: &Gateway) {
             .configure(counter::routes)
             .configure(transactions::routes),
     );
-    config.service(description::browser());
+    config.service(web::redirect("/docs", "/docs/")).service(description::browser());
 }
 
 /// A page of a list: `after` is the `next` of the page before.
