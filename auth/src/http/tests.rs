@@ -333,6 +333,27 @@ async fn a_logout_at_one_instance_is_seen_by_the_other_within_a_second() {
     tokio::join!(one.running.stop(), two.running.stop());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_database_it_vouches_for_nobody() {
+    let server = testing::Server::start();
+    let database = DatabaseUrl::parse(&format!("{}/auth", server.base)).unwrap();
+    let auth = Auth::on(Clock::system(), database, |_| ()).await;
+    auth.register("ann@example.org").await;
+    let session = auth.login("ann@example.org").await;
+    assert_eq!(auth.who(&session).await.status(), 200);
+    let waiting = tokio::spawn(cluster(auth.get("/api/revocations?after=0&wait_ms=30000")).send());
+
+    tokio::task::spawn_blocking(move || server.stop_immediately()).await.unwrap();
+    let told: Problem = waiting.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!((told.status, told.code.as_str()), (503, "revocations_behind"), "silence would mean that nobody left");
+    let asked = auth.who(&session).await;
+    assert_eq!(asked.status(), 503, "the cache may hide a logout");
+    assert!(asked.headers().contains_key("retry-after"));
+    assert_eq!(problem(auth.post("/api/users/login", &credentials("ann@example.org"))).await.0, 503);
+    assert_eq!(auth.get("/ready").send().await.unwrap().status(), 503);
+    auth.running.stop().await;
+}
+
 /// A registry that grants a lease and notes what it is asked.
 async fn registry(asked: tokio::sync::mpsc::UnboundedSender<String>) -> Running {
     use actix_web::{HttpRequest, HttpResponse, web};
