@@ -65,7 +65,7 @@ pub struct Config {
     pub database_connections: NonZeroU32,
     pub workers: usize,
     pub sockets_max: NonZeroUsize,
-    pub origins: Vec<String>,
+    pub allowed_origins: Vec<String>,
     pub commit: notifyx_commit::Config,
     pub mesh: MeshConfig,
 }
@@ -184,7 +184,7 @@ fn edge_options(config: &Config) -> edge::Options {
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     edge::Options {
         workers: if config.workers == 0 { cores() } else { config.workers },
-        allowed_origins: config.origins.clone(),
+        allowed_origins: config.allowed_origins.clone(),
         limits: Limits { sockets_max: config.sockets_max.get(), ..Limits::default() },
     }
 }
