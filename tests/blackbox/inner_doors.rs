@@ -23,7 +23,11 @@ async fn every_door_tells_how_it_is(platform: &Platform) {
             let ready = open.get("/ready").await.expect(200);
             assert_eq!((&ready["ready"], &ready["service"]), (&json!(true), &json!(service)), "{ready}");
             let metrics = open.get("/metrics").await;
-            assert!(metrics.status == 200 && metrics.text.contains("notifyx_build_info"), "{service}: {}", metrics.text);
+            assert!(
+                metrics.status == 200 && metrics.text.contains("notifyx_build_info"),
+                "{service}: {}",
+                metrics.text
+            );
             assert!(metrics.text.contains("notifyx_http_requests_total"), "{service}: {}", metrics.text);
 
             open.get("/status").await.refused(401);
@@ -33,7 +37,8 @@ async fn every_door_tells_how_it_is(platform: &Platform) {
             assert!(!status.to_string().contains(&platform.secret), "the secret shows");
             let page = hers.get("/dashboard").await;
             assert!(page.status == 200 && page.text.contains(service), "{}", page.text);
-            let by_secret = send(open.request(Method::GET, "/status").header("x-notifyx-cluster", &platform.secret)).await;
+            let by_secret =
+                send(open.request(Method::GET, "/status").header("x-notifyx-cluster", &platform.secret)).await;
             by_secret.expect(200);
         }
     }
@@ -72,7 +77,9 @@ async fn what_is_for_services_needs_the_secret(platform: &Platform) {
     let topic_id = bob.create_topic(&topic).await;
     bob.publish(&topic, "bob's").await;
     let persist = platform.door("persist").with_token(&ann.token);
-    let claimed = persist.request(Method::GET, "/api/notifications").header("x-notifyx-user", format!("{} {}", bob.id, bob.email));
+    let claimed = persist
+        .request(Method::GET, "/api/notifications")
+        .header("x-notifyx-user", format!("{} {}", bob.id, bob.email));
     assert_eq!(send(claimed).await.expect(200)["notifications"], json!([]));
     // And the creator's right is checked behind the gateway too.
     let body = json!({ "topic_id": topic_id, "message": "not mine" });

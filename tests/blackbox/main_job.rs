@@ -42,7 +42,9 @@ async fn what_one_publishes_the_other_sees(platform: &Platform) {
     let inbox = bob.inbox(&topic).await;
     assert_eq!(inbox.iter().map(|n| &n["id"]).collect::<Vec<_>>(), [&second["id"], &reply["id"]]);
     let oldest = &inbox[1];
-    for (field, value) in [("message", "Grüße, ☃"), ("from", &ann.email), ("from_user_id", &ann.id), ("status", "unread")] {
+    for (field, value) in
+        [("message", "Grüße, ☃"), ("from", &ann.email), ("from_user_id", &ann.id), ("status", "unread")]
+    {
         assert_eq!(oldest[field], value, "{oldest}");
     }
     assert_eq!(bob.unread(&topic).await, (2, 2));

@@ -104,7 +104,9 @@ async fn concurrent_publishes_leave_no_gap(platform: &Platform) {
     let socket = async {
         let mut references = Vec::new();
         for n in 0..EACH {
-            references.push(anns.send(&channel, "new_notification", json!({ "message": format!("socket {n}"), "to": [] })).await);
+            references.push(
+                anns.send(&channel, "new_notification", json!({ "message": format!("socket {n}"), "to": [] })).await,
+            );
         }
         let mut offsets = Vec::new();
         for reference in references {

@@ -84,7 +84,10 @@ async fn the_answer_to_a_wrong_login_tells_nothing(platform: &Platform) {
     };
     let wrong_password = log_in(&ann.email, "not the password").await;
     let nobody = log_in(&format!("{}@example.org", unique("nobody")), "not the password").await;
-    assert_eq!((wrong_password.refused(401), nobody.refused(401)), ("credentials_wrong".into(), "credentials_wrong".into()));
+    assert_eq!(
+        (wrong_password.refused(401), nobody.refused(401)),
+        ("credentials_wrong".into(), "credentials_wrong".into())
+    );
     assert_eq!(wrong_password.json()["detail"], nobody.json()["detail"]);
     // The address in any case is the same account.
     log_in(&ann.email.to_uppercase(), &ann.password).await.expect(200);

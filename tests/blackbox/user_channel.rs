@@ -19,7 +19,8 @@ async fn heads_and_unread_add_up(platform: &Platform) {
     let (mut watching, mut other) = tokio::join!(bob.socket(), bob.socket());
     let unread = watching.join(&own, json!({})).await;
     assert_eq!(unread["total"], 1, "{unread}");
-    let counted = |topic: &str| unread["topics"].as_array().unwrap().iter().find(|t| t["topic"] == topic).unwrap().clone();
+    let counted =
+        |topic: &str| unread["topics"].as_array().unwrap().iter().find(|t| t["topic"] == topic).unwrap().clone();
     assert_eq!((&counted(&joined)["unread"], &counted(&joined)["broadcast_no"]), (&json!(1), &json!(1)));
     assert_eq!((&counted(&not_joined)["unread"], &counted(&not_joined)["broadcast_no"]), (&json!(0), &json!(0)));
 
@@ -40,7 +41,8 @@ async fn heads_and_unread_add_up(platform: &Platform) {
     let targeted = json!({ "topic": joined, "message": "for you", "to": [bob.email] });
     ann.api.post("/api/notifications", targeted).await.expect(201);
     let pushed = watching.event(&own, "unread").await;
-    let of_topic = pushed["topics"].as_array().unwrap().iter().find(|t| t["topic"] == joined.as_str()).cloned().unwrap();
+    let of_topic =
+        pushed["topics"].as_array().unwrap().iter().find(|t| t["topic"] == joined.as_str()).cloned().unwrap();
     assert_eq!(of_topic["unread"], 2, "{pushed}");
     assert_eq!(bob.unread(&joined).await, (2, 2));
 }

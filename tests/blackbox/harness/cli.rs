@@ -15,23 +15,26 @@ use super::process::{Process, notifyx};
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A person at a terminal: a configuration folder and a server.
-pub struct Terminal {
+pub(crate) struct Terminal {
     home: TempDir,
     server: String,
 }
 
-pub struct Said {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Terminal {
-    pub fn new(gateway: &str) -> Self {
-        Self { home: TempDir::with_prefix("notifyx-home-").expect("a temporary folder"), server: format!("http://{gateway}") }
+    pub(crate) fn new(gateway: &str) -> Self {
+        Self {
+            home: TempDir::with_prefix("notifyx-home-").expect("a temporary folder"),
+            server: format!("http://{gateway}"),
+        }
     }
 
-    pub fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
@@ -41,12 +44,12 @@ impl Terminal {
         command
     }
 
-    pub async fn run(&self, args: &[&str]) -> Said {
+    pub(crate) async fn run(&self, args: &[&str]) -> Said {
         self.run_with(args, "").await
     }
 
     /// Runs a command to its end with this on its standard input.
-    pub async fn run_with(&self, args: &[&str], input: &str) -> Said {
+    pub(crate) async fn run_with(&self, args: &[&str], input: &str) -> Said {
         let mut command = tokio::process::Command::from(self.command(args));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("notifyx");
@@ -55,7 +58,8 @@ impl Terminal {
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
         let ended = timeout(ENDS_WITHIN, child.wait_with_output()).await;
-        let output = ended.unwrap_or_else(|_| panic!("{args:?} did not end within {ENDS_WITHIN:?}")).expect("an output");
+        let output =
+            ended.unwrap_or_else(|_| panic!("{args:?} did not end within {ENDS_WITHIN:?}")).expect("an output");
         Said {
             code: output.status.code().expect("no signal"),
             out: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -64,12 +68,12 @@ impl Terminal {
     }
 
     /// Starts a command that goes on until it is ended.
-    pub fn start(&self, args: &[&str]) -> Process {
+    pub(crate) fn start(&self, args: &[&str]) -> Process {
         Process::spawn(&args.join(" "), &mut self.command(args), None)
     }
 
     /// Registers and logs in.
-    pub async fn log_in(&self, email: &str) {
+    pub(crate) async fn log_in(&self, email: &str) {
         let password = "correct horse battery\n";
         self.run_with(&["register", email, "--password-stdin", "--json"], password).await.records(0);
         self.run_with(&["login", email, "--password-stdin", "--json"], password).await.records(0);
@@ -77,10 +81,16 @@ impl Terminal {
 }
 
 impl Said {
+    /// That the command ended with this code.
+    #[track_caller]
+    pub(crate) fn expect(&self, code: i32) {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+    }
+
     /// The lines of a `--json` output of a command that ended with this code.
     #[track_caller]
-    pub fn records(&self, code: i32) -> Vec<Value> {
-        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+    pub(crate) fn records(&self, code: i32) -> Vec<Value> {
+        self.expect(code);
         self.out.lines().map(|line| serde_json::from_str(line).expect("one JSON object per line")).collect()
     }
 }

@@ -11,32 +11,32 @@ use super::{Socket, unique};
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
-pub struct Api {
+pub(crate) struct Api {
     http: reqwest::Client,
-    pub address: String,
+    pub(crate) address: String,
     token: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Api {
-    pub fn new(address: &str) -> Self {
+    pub(crate) fn new(address: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build().expect("plain HTTP");
         Self { http, address: address.to_owned(), token: None }
     }
 
     #[must_use]
-    pub fn with_token(mut self, token: &str) -> Self {
+    pub(crate) fn with_token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
         self
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("http://{}{path}", self.address));
         match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -44,26 +44,26 @@ impl Api {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         send(self.request(Method::GET, path)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         send(self.request(Method::DELETE, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         send(self.request(Method::POST, path).json(&body)).await
     }
 }
 
 /// Sends it; that there is an answer is expected of every door.
-pub async fn send(request: RequestBuilder) -> Answer {
+pub(crate) async fn send(request: RequestBuilder) -> Answer {
     try_send(request).await.unwrap_or_else(|error| panic!("no answer: {error:?}"))
 }
 
 /// For tests that end the server under the request.
-pub async fn try_send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+pub(crate) async fn try_send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Ok(Answer { status, headers, text: response.text().await? })
@@ -72,19 +72,19 @@ pub async fn try_send(request: RequestBuilder) -> Result<Answer, reqwest::Error>
 impl Answer {
     /// The body of an answer that has this status.
     #[track_caller]
-    pub fn expect(&self, status: u16) -> Value {
+    pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.json()
     }
 
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {:?}", self.text))
     }
 
     /// The code of an answer that refuses, in the form that every refusal has.
     #[track_caller]
-    pub fn refused(&self, status: u16) -> String {
+    pub(crate) fn refused(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text);
         let problem = self.json();
@@ -97,16 +97,16 @@ impl Answer {
 
 /// A registered user with a session.
 #[derive(Clone, Debug)]
-pub struct Person {
-    pub api: Api,
-    pub id: String,
-    pub email: String,
-    pub password: String,
-    pub token: String,
+pub(crate) struct Person {
+    pub(crate) api: Api,
+    pub(crate) id: String,
+    pub(crate) email: String,
+    pub(crate) password: String,
+    pub(crate) token: String,
 }
 
 impl Person {
-    pub async fn register(anonymous: Api, name: &str) -> Self {
+    pub(crate) async fn register(anonymous: Api, name: &str) -> Self {
         let email = format!("{}@example.org", unique(name));
         let password = format!("the password of {name}");
         let credentials = json!({ "email": email, "password": password });
@@ -117,42 +117,43 @@ impl Person {
     }
 
     /// The same person in another session.
-    pub async fn another_session(&self) -> Self {
+    pub(crate) async fn another_session(&self) -> Self {
         let token = log_in(&Api::new(&self.api.address), &self.email, &self.password).await;
         Self { api: self.api.clone().with_token(&token), token, ..self.clone() }
     }
 
     /// The same person at another door: the gateway after a restart, an inner service.
-    pub fn at(&self, address: &str) -> Self {
+    pub(crate) fn at(&self, address: &str) -> Self {
         Self { api: Api::new(address).with_token(&self.token), ..self.clone() }
     }
 
     /// An open socket.
-    pub async fn socket(&self) -> Socket {
+    pub(crate) async fn socket(&self) -> Socket {
         let opened = Socket::open(&self.api.address, &[("token", &self.token)]).await;
         opened.unwrap_or_else(|status| panic!("the socket of {} was refused with {status}", self.email))
     }
 
     /// The id of a topic that this person creates.
-    pub async fn create_topic(&self, name: &str) -> String {
+    pub(crate) async fn create_topic(&self, name: &str) -> String {
         let topic = self.api.post("/api/topics", json!({ "name": name })).await.expect(201);
         topic["id"].as_str().expect("an id").to_owned()
     }
 
-    pub async fn subscribe(&self, topic_id: &str) {
+    pub(crate) async fn subscribe(&self, topic_id: &str) {
         self.api.post(&format!("/api/subscribers/{topic_id}"), json!({})).await.expect(201);
     }
 
     /// Publishes to every subscriber and gives the answer of a 201.
-    pub async fn publish(&self, topic: &str, message: &str) -> Value {
+    pub(crate) async fn publish(&self, topic: &str, message: &str) -> Value {
         self.api.post("/api/notifications", json!({ "topic": topic, "message": message })).await.expect(201)
     }
 
     /// The whole inbox of a topic, newest first.
-    pub async fn inbox(&self, topic: &str) -> Vec<Value> {
+    pub(crate) async fn inbox(&self, topic: &str) -> Vec<Value> {
         let (mut all, mut after) = (Vec::new(), String::new());
         loop {
-            let page = self.api.get(&format!("/api/notifications?topic_name={topic}&limit=500{after}")).await.expect(200);
+            let page =
+                self.api.get(&format!("/api/notifications?topic_name={topic}&limit=500{after}")).await.expect(200);
             all.extend(page["notifications"].as_array().expect("a list").iter().cloned());
             match page["next"].as_str() {
                 Some(next) => after = format!("&after={next}"),
@@ -162,21 +163,22 @@ impl Person {
     }
 
     /// What is unread, in total and in one topic.
-    pub async fn unread(&self, topic: &str) -> (u64, u64) {
+    pub(crate) async fn unread(&self, topic: &str) -> (u64, u64) {
         let unread = self.api.get("/api/notifications/unread").await.expect(200);
         let topics = unread["topics"].as_array().expect("a list");
-        let of_topic = topics.iter().find(|t| t["topic"] == topic).map_or(0, |t| t["unread"].as_u64().expect("a count"));
+        let of_topic =
+            topics.iter().find(|t| t["topic"] == topic).map_or(0, |t| t["unread"].as_u64().expect("a count"));
         (unread["total"].as_u64().expect("a count"), of_topic)
     }
 
     /// What this person published.
-    pub async fn counter(&self) -> u64 {
+    pub(crate) async fn counter(&self) -> u64 {
         let counter = self.api.get("/api/counter").await.expect(200);
         assert_eq!(counter["user_id"], self.id, "{counter}");
         counter["counter"].as_u64().expect("a count")
     }
 
-    pub async fn topic_counter(&self, topic_id: &str) -> u64 {
+    pub(crate) async fn topic_counter(&self, topic_id: &str) -> u64 {
         let counter = self.api.get(&format!("/api/counter/topics/{topic_id}")).await.expect(200);
         counter["counter"].as_u64().expect("a count")
     }

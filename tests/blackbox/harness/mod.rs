@@ -3,6 +3,7 @@
 
 mod cli;
 mod http;
+mod load;
 mod platform;
 mod process;
 mod raw;
@@ -10,14 +11,16 @@ mod socket;
 
 use std::future::Future;
 
-pub use cli::Terminal;
-pub use http::{Answer, Api, Person, send, try_send};
-pub use platform::{Form, Options, Platform, SERVICES, fixed_port};
-pub use raw::{RawSocket, frame};
-pub use socket::{Ending, Socket};
+pub(crate) use cli::Terminal;
+pub(crate) use http::{Answer, Api, Person, send, try_send};
+pub(crate) use load::Load;
+pub(crate) use platform::{Form, Options, Platform, SERVICES, fixed_port};
+pub(crate) use process::{Process, notifyx};
+pub(crate) use raw::{RawSocket, frame};
+pub(crate) use socket::{Ending, Socket};
 
 /// A name that no other test has.
-pub fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     let id = uuid::Uuid::new_v4().simple().to_string();
     format!("{name}-{}", &id[..12])
 }
@@ -44,6 +47,6 @@ macro_rules! in_both_forms {
 pub(crate) use in_both_forms;
 
 /// Runs `count` things at once and gives their results in order.
-pub async fn at_once<F: Future>(count: usize, make: impl Fn(usize) -> F) -> Vec<F::Output> {
+pub(crate) async fn at_once<F: Future>(count: usize, make: impl Fn(usize) -> F) -> Vec<F::Output> {
     futures_util::future::join_all((0..count).map(make)).await
 }

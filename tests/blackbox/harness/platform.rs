@@ -24,20 +24,20 @@ use super::{
 /// A start on a busy machine, migrations of five new databases included.
 const START_WITHIN: Duration = Duration::from_secs(40);
 
-pub const SERVICES: [&str; 5] = ["discovery", "auth", "persist", "counter-2pc", "gateway"];
+pub(crate) const SERVICES: [&str; 5] = ["discovery", "auth", "persist", "counter-2pc", "gateway"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// `notifyx up` on SQLite.
     Up,
     /// A process per service, two of persist, on Postgres.
     Separate,
 }
 
-pub struct Platform {
-    pub form: Form,
+pub(crate) struct Platform {
+    pub(crate) form: Form,
     /// What a service shows to prove that it is one.
-    pub secret: String,
+    pub(crate) secret: String,
     /// (service, process) → where it listens.
     addresses: BTreeMap<(String, String), String>,
     /// Every process, under the name of the instance: `up`, `gateway`, `persist-1`, `persist-2`, …
@@ -61,23 +61,21 @@ enum Place {
 
 /// How a platform of a test's own differs from the shared one.
 #[derive(Default)]
-pub struct Options {
-    pub port: u16,
-    pub variables: Vec<(&'static str, &'static str)>,
+pub(crate) struct Options {
+    pub(crate) port: u16,
+    pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Platform {
     /// One of the test's own: to be stopped, killed, started again.
-    pub async fn start(form: Form) -> Self {
+    pub(crate) async fn start(form: Form) -> Self {
         Self::start_with(form, Options::default()).await
     }
 
-    pub async fn start_with(form: Form, options: Options) -> Self {
+    pub(crate) async fn start_with(form: Form, options: Options) -> Self {
         let place = match form {
             Form::Up => Place::Folder(TempDir::with_prefix("notifyx-up-").expect("a temporary folder")),
-            Form::Separate => {
-                Place::Database(format!("{}/{}", postgres().base, unique("blackbox").replace('-', "_")))
-            }
+            Form::Separate => Place::Database(format!("{}/{}", postgres().base, unique("blackbox").replace('-', "_"))),
         };
         let variables = options.variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let plan = Plan { port: options.port, variables: variables.collect(), place };
@@ -102,7 +100,7 @@ impl Platform {
     }
 
     /// The one that all tests of a form share; names in it are made unique by [`unique`].
-    pub async fn shared(form: Form) -> Shared {
+    pub(crate) async fn shared(form: Form) -> Shared {
         static UP: OnceCell<Platform> = OnceCell::const_new();
         static SEPARATE: OnceCell<Platform> = OnceCell::const_new();
         let cell = match form {
@@ -113,7 +111,7 @@ impl Platform {
     }
 
     /// Starts one process, for the first time or again, and waits until it says that it is ready.
-    pub async fn start_process(&mut self, name: &str) {
+    pub(crate) async fn start_process(&mut self, name: &str) {
         self.launch(name);
         self.started(name).await;
     }
@@ -142,7 +140,7 @@ impl Platform {
     }
 
     /// Waits until the gateway does its work: the services behind it have found each other.
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         let api = self.anonymous();
         let deadline = Instant::now() + START_WITHIN;
         loop {
@@ -157,7 +155,7 @@ impl Platform {
     }
 
     /// The command line of an instance: `up`, or a service's name with an optional number.
-    pub fn command(&self, name: &str) -> Command {
+    pub(crate) fn command(&self, name: &str) -> Command {
         let service = if name.starts_with("persist") { "persist" } else { name };
         let mut command = notifyx();
         command.arg(service).arg("--json").env("NOTIFYX_CLUSTER__SECRET", &self.secret);
@@ -178,17 +176,16 @@ impl Platform {
         if let (Form::Separate, Some(registry)) = (self.form, self.instances("discovery").first()) {
             command.args(["--discovery", &format!("http://{registry}")]);
         }
-        command.envs(self.plan.variables.iter().cloned())
-            .current_dir(std::env::temp_dir());
+        command.envs(self.plan.variables.iter().cloned()).current_dir(std::env::temp_dir());
         command
     }
 
-    pub fn process(&mut self, name: &str) -> &mut Process {
+    pub(crate) fn process(&mut self, name: &str) -> &mut Process {
         self.processes.get_mut(name).unwrap_or_else(|| panic!("no process {name}"))
     }
 
     /// The process of the gateway, whatever else is in it.
-    pub fn front(&mut self) -> &mut Process {
+    pub(crate) fn front(&mut self) -> &mut Process {
         self.process(match self.form {
             Form::Up => "up",
             Form::Separate => "gateway",
@@ -196,18 +193,18 @@ impl Platform {
     }
 
     /// `127.0.0.1:4000`
-    pub fn gateway(&self) -> &str {
+    pub(crate) fn gateway(&self) -> &str {
         self.instances("gateway")[0]
     }
 
     /// Where the instances of a service listen.
-    pub fn instances(&self, service: &str) -> Vec<&str> {
+    pub(crate) fn instances(&self, service: &str) -> Vec<&str> {
         let of_service = self.addresses.iter().filter(|((of, _), _)| of == service);
         of_service.map(|(_, address)| address.as_str()).collect()
     }
 
     /// The folder of the databases, where there is one.
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         match &self.plan.place {
             Place::Folder(folder) => folder.path().to_owned(),
             Place::Database(url) => panic!("{url} is no folder"),
@@ -215,17 +212,17 @@ impl Platform {
     }
 
     /// The front door, without credentials.
-    pub fn anonymous(&self) -> Api {
+    pub(crate) fn anonymous(&self) -> Api {
         Api::new(self.gateway())
     }
 
     /// The door of the first instance of a service, without credentials.
-    pub fn door(&self, service: &str) -> Api {
+    pub(crate) fn door(&self, service: &str) -> Api {
         Api::new(self.instances(service)[0])
     }
 
     /// Someone new, registered and logged in.
-    pub async fn person(&self, name: &str) -> Person {
+    pub(crate) async fn person(&self, name: &str) -> Person {
         Person::register(self.anonymous(), name).await
     }
 }
@@ -245,7 +242,7 @@ impl Drop for Platform {
 }
 
 /// A borrowed platform that shows its logs when the borrower fails.
-pub struct Shared(&'static Platform);
+pub(crate) struct Shared(&'static Platform);
 
 impl Deref for Shared {
     type Target = Platform;
@@ -270,7 +267,7 @@ fn postgres() -> &'static Server {
 }
 
 /// A port that stays ours between two starts: below those that the system hands out.
-pub fn fixed_port() -> u16 {
+pub(crate) fn fixed_port() -> u16 {
     let first = 20_000 + u16::try_from(std::process::id() % 9_000).expect("below 9,000");
     (first..32_000)
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())

@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 
 /// The program under test.
-pub const NOTIFYX: &str = env!("CARGO_BIN_EXE_notifyx");
+pub(crate) const NOTIFYX: &str = env!("CARGO_BIN_EXE_notifyx");
 
 /// Lines of output that are kept of one process: what a failed test shows.
 const LINES_MAX: usize = 200;
@@ -23,8 +23,8 @@ const LINES_MAX: usize = 200;
 /// `$1` a process, `$2` its folder. Signals meant for the tests must not end it first.
 const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/null; [ -z "$2" ] || rm -rf -- "$2""#;
 
-pub struct Process {
-    pub name: String,
+pub(crate) struct Process {
+    pub(crate) name: String,
     child: Child,
     watchdog: Child,
     lines: mpsc::UnboundedReceiver<String>,
@@ -32,7 +32,7 @@ pub struct Process {
 }
 
 /// `notifyx` with nothing of the surrounding environment that could change what it does.
-pub fn notifyx() -> Command {
+pub(crate) fn notifyx() -> Command {
     let mut command = Command::new(NOTIFYX);
     command.env_clear();
     for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
@@ -45,7 +45,7 @@ pub fn notifyx() -> Command {
 
 impl Process {
     /// `folder` is removed too if the tests end without dropping this.
-    pub fn spawn(name: &str, command: &mut Command, folder: Option<&Path>) -> Self {
+    pub(crate) fn spawn(name: &str, command: &mut Command, folder: Option<&Path>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let watchdog = Command::new("sh")
@@ -63,29 +63,29 @@ impl Process {
     }
 
     /// The next line of standard output; `None` at its end.
-    pub async fn line(&mut self, within: Duration) -> Option<String> {
+    pub(crate) async fn line(&mut self, within: Duration) -> Option<String> {
         let next = timeout(within, self.lines.recv()).await;
         next.unwrap_or_else(|_| panic!("{} said nothing for {within:?}\n{}", self.name, self.log()))
     }
 
     /// Asks it to stop, as an operator or a container runtime does.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal("TERM");
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status();
         assert!(sent.expect("kill").success(), "{} is no longer there\n{}", self.name, self.log());
     }
 
     /// As a crash or the out-of-memory killer would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a child of ours");
         self.child.wait().expect("a child of ours");
     }
 
     /// Waits for its end, which closes its standard output.
-    pub async fn exited(&mut self, within: Duration) -> ExitStatus {
+    pub(crate) async fn exited(&mut self, within: Duration) -> ExitStatus {
         let end = async { while self.lines.recv().await.is_some() {} };
         let ended = timeout(within, end).await.is_ok();
         assert!(ended, "{} has not ended after {within:?}\n{}", self.name, self.log());
@@ -93,7 +93,7 @@ impl Process {
     }
 
     /// The last that it said.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let kept = self.kept.lock().expect("nobody panics while writing a line");
         kept.iter().fold(format!("--- {}\n", self.name), |mut text, line| {
             let _ = writeln!(text, "    {line}");

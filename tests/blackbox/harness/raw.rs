@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -12,14 +12,25 @@ use super::Ending;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-pub struct RawSocket {
+pub(crate) struct RawSocket {
     stream: TcpStream,
 }
 
 impl RawSocket {
     /// Connects, upgrades with a token, and leaves the rest to the test.
-    pub async fn open(address: &str, token: &str) -> Self {
-        let mut stream = TcpStream::connect(address).await.expect("the gateway listens");
+    pub(crate) async fn open(address: &str, token: &str) -> Self {
+        Self::upgrade(TcpStream::connect(address).await.expect("the gateway listens"), address, token).await
+    }
+
+    /// The same with as little room for what is not read as the kernel gives.
+    pub(crate) async fn open_with_small_buffer(address: &str, token: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a smaller buffer is always granted");
+        let stream = socket.connect(address.parse().expect("ip:port")).await.expect("the gateway listens");
+        Self::upgrade(stream, address, token).await
+    }
+
+    async fn upgrade(mut stream: TcpStream, address: &str, token: &str) -> Self {
         let request = format!(
             "GET /socket/websocket?vsn=2.0.0&token={token} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -33,18 +44,18 @@ impl RawSocket {
         Self { stream }
     }
 
-    pub async fn write(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
         // The server may have hung up on what came before; how it ended is read afterwards.
         let _ = timeout(ANSWER_WITHIN, self.stream.write_all(bytes)).await.expect("the server reads or hangs up");
     }
 
     /// Sends a text frame as the protocol wants it.
-    pub async fn text(&mut self, text: &str) {
+    pub(crate) async fn text(&mut self, text: &str) {
         self.write(&frame(0x81, text.as_bytes())).await;
     }
 
     /// Reads on until the server ends the connection.
-    pub async fn ending(&mut self) -> Ending {
+    pub(crate) async fn ending(&mut self) -> Ending {
         let mut last = None;
         loop {
             match timeout(ANSWER_WITHIN, self.read_frame()).await.expect("the server ends it") {
@@ -58,7 +69,7 @@ impl RawSocket {
     }
 
     /// The opcode byte and payload of the next frame; `None` at the end of the connection.
-    pub async fn read_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(crate) async fn read_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let first = self.stream.read_u8().await.ok()?;
         let length = match self.stream.read_u8().await.ok()? {
             126 => u64::from(self.stream.read_u16().await.ok()?),
@@ -72,7 +83,7 @@ impl RawSocket {
 }
 
 /// A client's frame: masked, with a mask that changes nothing.
-pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(length @ ..=125), _) => frame.push(0x80 | length),

@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 /// Longer than any frame may take under the load of these tests.
 const FRAME_WITHIN: Duration = Duration::from_secs(10);
 
-pub struct Socket {
+pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// What arrived while something else was waited for, in order.
     backlog: VecDeque<Frame>,
@@ -26,41 +26,39 @@ pub struct Socket {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Frame {
-    pub join_ref: Value,
-    pub reference: Value,
-    pub topic: String,
-    pub event: String,
-    pub payload: Value,
+pub(crate) struct Frame {
+    pub(crate) join_ref: Value,
+    pub(crate) reference: Value,
+    pub(crate) topic: String,
+    pub(crate) event: String,
+    pub(crate) payload: Value,
 }
 
 /// How a socket ended: the close code, or none where the connection just broke.
-pub type Ending = Option<u16>;
+pub(crate) type Ending = Option<u16>;
 
 impl Socket {
     /// The status of the refusal where it is refused.
-    pub async fn open(address: &str, params: &[(&str, &str)]) -> Result<Self, u16> {
+    pub(crate) async fn open(address: &str, params: &[(&str, &str)]) -> Result<Self, u16> {
         let mut url = url::Url::parse(&format!("ws://{address}/socket/websocket")).expect("an address");
         url.query_pairs_mut().extend_pairs(params).append_pair("vsn", "2.0.0");
         Self::open_url(url.as_str()).await
     }
 
-    pub async fn open_url(url: &str) -> Result<Self, u16> {
+    pub(crate) async fn open_url(url: &str) -> Result<Self, u16> {
         match timeout(FRAME_WITHIN, connect_async(url)).await.expect("an answer to the upgrade") {
-            Ok((stream, _)) => {
-                Ok(Self { stream, backlog: VecDeque::new(), joined: HashMap::new(), last_ref: 0 })
-            }
+            Ok((stream, _)) => Ok(Self { stream, backlog: VecDeque::new(), joined: HashMap::new(), last_ref: 0 }),
             Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("no WebSocket at {url}: {error}"),
         }
     }
 
     /// Joins and gives the response.
-    pub async fn join(&mut self, topic: &str, params: Value) -> Value {
+    pub(crate) async fn join(&mut self, topic: &str, params: Value) -> Value {
         self.try_join(topic, params).await.unwrap_or_else(|refused| panic!("{topic} was not joined: {refused}"))
     }
 
-    pub async fn try_join(&mut self, topic: &str, params: Value) -> Result<Value, Value> {
+    pub(crate) async fn try_join(&mut self, topic: &str, params: Value) -> Result<Value, Value> {
         let reference = self.next_ref();
         self.joined.insert(topic.to_owned(), reference.clone());
         self.send_text(json!([reference, reference, topic, "phx_join", params]).to_string()).await;
@@ -68,32 +66,31 @@ impl Socket {
     }
 
     /// Pushes and waits for the reply: what `ok` or `error` carries.
-    pub async fn push(&mut self, topic: &str, event: &str, payload: Value) -> Result<Value, Value> {
+    pub(crate) async fn push(&mut self, topic: &str, event: &str, payload: Value) -> Result<Value, Value> {
         let reference = self.send(topic, event, payload).await;
         self.reply(&reference).await
     }
 
     /// Pushes without waiting; the reference names the reply.
-    pub async fn send(&mut self, topic: &str, event: &str, payload: Value) -> String {
+    pub(crate) async fn send(&mut self, topic: &str, event: &str, payload: Value) -> String {
         let reference = self.next_ref();
         let join_ref = self.joined.get(topic);
         self.send_text(json!([join_ref, reference, topic, event, payload]).to_string()).await;
         reference
     }
 
-    pub async fn send_text(&mut self, text: String) {
+    pub(crate) async fn send_text(&mut self, text: String) {
         self.send_message(Message::text(text)).await;
     }
 
-    pub async fn send_message(&mut self, message: Message) {
+    pub(crate) async fn send_message(&mut self, message: Message) {
         timeout(FRAME_WITHIN, self.stream.send(message)).await.expect("the server reads").expect("an open socket");
     }
 
-    pub async fn reply(&mut self, reference: &str) -> Result<Value, Value> {
-        let frame = self.wait(&format!("the reply to {reference}"), |frame| {
-            frame.event == "phx_reply" && frame.reference == reference
-        });
-        let mut payload = frame.await.payload;
+    pub(crate) async fn reply(&mut self, reference: &str) -> Result<Value, Value> {
+        let what = format!("the reply to {reference}");
+        let frame = self.wait(&what, |frame| frame.event == "phx_reply" && frame.reference == reference).await;
+        let mut payload = frame.payload;
         let response = payload["response"].take();
         match payload["status"].as_str() {
             Some("ok") => Ok(response),
@@ -103,17 +100,17 @@ impl Socket {
     }
 
     /// The next push of this event on the topic.
-    pub async fn event(&mut self, topic: &str, event: &str) -> Value {
+    pub(crate) async fn event(&mut self, topic: &str, event: &str) -> Value {
         self.wait(&format!("{event} on {topic}"), |frame| frame.topic == topic && frame.event == event).await.payload
     }
 
     /// The next notification of a topic, by its bare name.
-    pub async fn notification(&mut self, topic: &str) -> Value {
+    pub(crate) async fn notification(&mut self, topic: &str) -> Value {
         self.event(&format!("notification:{topic}"), "new_notification").await
     }
 
     /// The next `count` notifications of a topic as `(offset, message)`.
-    pub async fn notifications(&mut self, topic: &str, count: usize) -> Vec<(u64, String)> {
+    pub(crate) async fn notifications(&mut self, topic: &str, count: usize) -> Vec<(u64, String)> {
         let mut all = Vec::with_capacity(count);
         for _ in 0..count {
             let pushed = self.notification(topic).await;
@@ -124,14 +121,14 @@ impl Socket {
     }
 
     /// A heartbeat there and back: the server has read all that was sent before.
-    pub async fn heartbeat(&mut self) {
+    pub(crate) async fn heartbeat(&mut self) {
         let reference = self.next_ref();
         self.send_text(json!([null, reference, "phoenix", "heartbeat", {}]).to_string()).await;
         assert_eq!(self.reply(&reference).await, Ok(json!({})));
     }
 
     /// The first frame that arrived and was not asked for yet, if it is `wanted`; waits for it otherwise.
-    pub async fn wait(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
+    pub(crate) async fn wait(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
         if let Some(at) = self.backlog.iter().position(&wanted) {
             return self.backlog.remove(at).expect("just found");
         }
@@ -148,13 +145,8 @@ impl Socket {
         }
     }
 
-    /// Frames that arrived and nobody asked for.
-    pub fn unasked(&self, topic: &str) -> Vec<&Frame> {
-        self.backlog.iter().filter(|frame| frame.topic == topic).collect()
-    }
-
     /// Reads to the end of the socket.
-    pub async fn ending(&mut self, within: Duration) -> Ending {
+    pub(crate) async fn ending(&mut self, within: Duration) -> Ending {
         let end = async {
             loop {
                 match self.next().await {
@@ -164,6 +156,11 @@ impl Socket {
             }
         };
         timeout(within, end).await.unwrap_or_else(|_| panic!("the socket is still open after {within:?}"))
+    }
+
+    /// The next frame that arrives, or how the socket ended.
+    pub(crate) async fn outcome(&mut self) -> Result<Frame, Ending> {
+        self.next().await
     }
 
     /// The next frame of Phoenix, or how the socket ended.

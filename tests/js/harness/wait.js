@@ -1,0 +1,43 @@
+// Every wait has a deadline, and says what it waited for.
+
+export function within(ms, promise, what) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited ${ms} ms in vain for ${what}`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** What arrives, in order, and a way to wait until it is enough. */
+export class Collected {
+  #waiting = new Set();
+
+  constructor() {
+    this.all = [];
+  }
+
+  push = (item) => {
+    this.all.push(item);
+    for (const check of this.#waiting) check();
+  };
+
+  /** Resolves with all that arrived as soon as `enough(all)` holds. */
+  until(enough, what, ms = 10_000) {
+    const arrived = new Promise((resolve) => {
+      const check = () => {
+        if (!enough(this.all)) return;
+        this.#waiting.delete(check);
+        resolve(this.all);
+      };
+      this.#waiting.add(check);
+      check();
+    });
+    return within(ms, arrived, what).catch((error) => {
+      throw new Error(`${error.message}; this arrived: ${JSON.stringify(this.all.slice(-5))} (${this.all.length})`);
+    });
+  }
+
+  count(n, what, ms) {
+    return this.until((all) => all.length >= n, `${n} × ${what}`, ms);
+  }
+}
