@@ -75,7 +75,6 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let database = Database::open(&config.database, options, &store::MIGRATIONS).await?;
     let door = Door::new(NAME, &context);
     let metrics = Metrics::new(door.registry());
-    metrics::connections(door.registry(), database.clone());
     let (store, clock) = (store::of(&database), context.clock.clone());
     let accounts = Arc::new(Accounts::new(&config, store.clone(), clock.clone(), metrics.clone()));
     let sessions = Sessions::open(&config, store, accounts.clone(), clock, metrics);
@@ -84,17 +83,14 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let stopping = context.shutdown.child_token();
     let rules = Auth { accounts: accounts.clone(), sessions: sessions.clone(), stopping: stopping.clone() };
     let rules = Data::new(Shared::new(&context, rules));
-    let (pinged, figured) = (database.clone(), sessions.clone());
+    let figured = sessions.clone();
     let mesh = mesh(&context, door.registry());
     let place = Place::new(&mesh, NAME);
     let entered = place.clone();
     let mut running = door
         .config(&config)
         .ready("registry", move || std::future::ready(entered.check()))
-        .ready("database", move || {
-            let database = pinged.clone();
-            async move { database.ping().await.map_err(|error| error.to_string()) }
-        })
+        .database(&database)
         .figures(move || {
             let (head, followed) = figured.log();
             serde_json::json!({

@@ -1,11 +1,6 @@
 //! What auth counts.
 
-use notifyx_database::Database;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -84,33 +79,6 @@ impl Metrics {
     pub(crate) fn hashing_waits(&self) -> impl Drop + use<> {
         self.hashing_waiting.inc();
         Waiting(self.hashing_waiting.clone())
-    }
-}
-
-/// The pool, looked at when somebody asks.
-struct Connections {
-    database: Database,
-    gauge: IntGaugeVec,
-}
-
-/// Shows how many connections are in use and how many idle.
-pub(crate) fn connections(registry: &Registry, database: Database) {
-    let name = Opts::new("notifyx_auth_database_connections", "database connections, used and idle");
-    let gauge = IntGaugeVec::new(name, &["state"]).expect("the name is valid");
-    registry.register(Box::new(Connections { database, gauge })).expect("one database per door");
-}
-
-impl Collector for Connections {
-    fn desc(&self) -> Vec<&Desc> {
-        self.gauge.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let (open, idle) = self.database.usage();
-        let idle = i64::try_from(idle).unwrap_or(i64::MAX);
-        self.gauge.with_label_values(&["idle"]).set(idle);
-        self.gauge.with_label_values(&["used"]).set((i64::from(open) - idle).max(0));
-        self.gauge.collect()
     }
 }
 

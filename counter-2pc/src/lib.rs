@@ -97,18 +97,12 @@ async fn start_with(
     };
     let rules = Data::new(Shared::new(&context, rules));
     let sessions = Sessions::start(mesh.clone(), clock);
-    let (placed, pinged, measured) = (place.clone(), database.clone(), database.clone());
+    let placed = place.clone();
     let mut running = door
         .config(&config)
         .ready("registry", move || std::future::ready(placed.check()))
-        .ready("database", move || {
-            let database = pinged.clone();
-            async move { database.ping().await.map_err(|error| error.to_string()) }
-        })
-        .figures(move || {
-            metrics.connections(measured.usage());
-            metrics.figures()
-        })
+        .database(&database)
+        .figures(move || metrics.figures())
         .identify(Arc::new(Tokens(sessions)))
         .openapi(ApiDoc::openapi())
         .routes(move |routes| http::routes(routes.app_data(rules.clone())))

@@ -12,8 +12,6 @@ pub(crate) struct Metrics {
     overdue: IntGauge,
     gave_way: IntCounter,
     sweeps_failed: IntCounter,
-    connections: IntGauge,
-    connections_idle: IntGauge,
 }
 
 impl Metrics {
@@ -34,8 +32,6 @@ impl Metrics {
             ),
             gave_way: counter("gave_way_total", "transactions that gave way and were tried again"),
             sweeps_failed: counter("sweeps_failed_total", "sweeps that ended with an error"),
-            connections: gauge("connections", "open database connections"),
-            connections_idle: gauge("connections_idle", "open database connections that wait for work"),
         }
     }
 
@@ -82,11 +78,6 @@ impl Metrics {
 
     pub(crate) fn sweep_failed(&self) {
         self.sweeps_failed.inc();
-    }
-
-    pub(crate) fn connections(&self, (open, idle): (u32, usize)) {
-        self.connections.set(i64::from(open));
-        self.connections_idle.set(i64::try_from(idle).unwrap_or(i64::MAX));
     }
 
     /// For `/status` and the dashboard.

@@ -14,7 +14,7 @@ use notifyx_wire::rest::{
     auth::{Credentials, Identity, LoggedIn, Registered, Resolve, Resolved},
     counter::{TopicCounter, UserCounter},
     persist::{
-        HeadsQuery, Heads, InboxPage, Join, JoinBatch, JoinResults, Log, NewTopic, Outcome, SetStatus, SubscriberPage,
+        Heads, HeadsQuery, InboxPage, Join, JoinBatch, JoinResults, Log, NewTopic, Outcome, SetStatus, SubscriberPage,
         Topic, TopicPage, Unread,
     },
 };
@@ -66,12 +66,13 @@ impl Backends {
             in_flight: 2,
         };
         let caller = mesh.clone();
-        let joins = Batcher::start(options, |join: &Join| join.topic.as_str().len() + 16, move |items| {
-            join_all(caller.clone(), items)
-        });
+        let joins = Batcher::start(
+            options,
+            |join: &Join| join.topic.as_str().len() + 16,
+            move |items| join_all(caller.clone(), items),
+        );
         Self { mesh, joins, topics: moka::sync::Cache::new(TOPICS_CACHED) }
     }
-
 
     // Auth.
 
@@ -117,7 +118,8 @@ impl Backends {
     }
 
     pub(crate) async fn topic(&self, by: &User, id: TopicId) -> Result<Topic, CallError> {
-        let topic: Topic = self.mesh.call(PERSIST, as_user(Call::get(format!("/api/topics/{id}")), by)).await?.json()?;
+        let topic: Topic =
+            self.mesh.call(PERSIST, as_user(Call::get(format!("/api/topics/{id}")), by)).await?.json()?;
         self.remember(&topic);
         Ok(topic)
     }

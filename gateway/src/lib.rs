@@ -13,6 +13,8 @@ mod live;
 pub mod platform;
 mod publish;
 mod session;
+#[cfg(test)]
+mod testing;
 pub mod transactions;
 
 use std::{
@@ -83,7 +85,8 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let database = Database::open(&config.database, options, &transactions::MIGRATIONS).await?;
     let door = Door::new(NAME, &context);
     let inner = Inner::start(&config, &context, &database, door.registry());
-    let edge = Edge::start(inner.hub.clone(), inner.live.clone(), inner.bus.subscribe(), edge_options(&config), &context);
+    let edge =
+        Edge::start(inner.hub.clone(), inner.live.clone(), inner.bus.subscribe(), edge_options(&config), &context);
     let place = Place::new(&inner.mesh, NAME);
 
     let rest = described(door, &config, &inner, &database, &place)
@@ -155,14 +158,8 @@ impl Inner {
 
 /// A gateway is ready when it can publish and show: its own store, and an instance of every service it needs.
 fn described(door: Door, config: &Config, inner: &Inner, database: &Database, place: &Place) -> Door {
-    let (pinged, place) = (database.clone(), place.clone());
-    let mut door = door
-        .config(config)
-        .ready("database", move || {
-            let database = pinged.clone();
-            async move { database.ping().await.map_err(|error| error.to_string()) }
-        })
-        .ready("registry", move || std::future::ready(place.check()));
+    let place = place.clone();
+    let mut door = door.config(config).database(database).ready("registry", move || std::future::ready(place.check()));
     for service in [AUTH, PERSIST, COUNTER] {
         let mesh = inner.mesh.clone();
         door = door.ready(service, move || {

@@ -12,12 +12,11 @@ use notifyx_wire::rest::{
 };
 use std::sync::Arc;
 
-
 use crate::{
-    platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
     Error,
     backends::Backends,
     hub::Hub,
+    platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
     publish::{Accepted, Publisher},
 };
 

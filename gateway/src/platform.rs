@@ -7,7 +7,9 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use notifyx_model::{Email, Message, NotificationId, Priority, Timestamp, Token, TokenHash, TopicId, TopicName, UserId};
+use notifyx_model::{
+    Email, Message, NotificationId, Priority, Timestamp, Token, TokenHash, TopicId, TopicName, UserId,
+};
 use notifyx_wire::rest::{
     Problem,
     persist::{Head, InboxItem, Log, Topic, Unread},

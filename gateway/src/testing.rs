@@ -296,9 +296,8 @@ impl Platform for Fake {
     async fn unread(&self, user: &SocketUser) -> Result<Unread, Problem> {
         self.check()?;
         let store = self.store();
-        let mine = |n: &&Notification| {
-            (n.to.is_empty() || n.to.contains(&user.id)) && !store.seen.contains(&(user.id, n.id))
-        };
+        let mine =
+            |n: &&Notification| (n.to.is_empty() || n.to.contains(&user.id)) && !store.seen.contains(&(user.id, n.id));
         let mut topics: Vec<UnreadInTopic> = store
             .topics
             .iter()

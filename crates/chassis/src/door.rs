@@ -8,6 +8,7 @@ use actix_web::{
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
+use notifyx_database::Database;
 use notifyx_model::Timestamp;
 use prometheus::Registry;
 use serde::Serialize;
@@ -16,7 +17,8 @@ use crate::{
     Context, Failure, Identify, Running, StartError,
     caller::Doorkeeper,
     inner::{self, Inner},
-    observe,
+    observe, pool,
+    reply::chain,
     request::{Requests, method_not_allowed},
 };
 
@@ -78,6 +80,17 @@ impl Door {
     {
         self.inner.checks.push((name, Arc::new(move || Box::pin(check()))));
         self
+    }
+
+    /// The database: being ready needs it, and its connections are measured.
+    #[must_use]
+    pub fn database(self, database: &Database) -> Self {
+        pool::connections(&self.registry, database.clone());
+        let database = database.clone();
+        self.ready("database", move || {
+            let database = database.clone();
+            async move { database.ping().await.map_err(|error| chain(&error)) }
+        })
     }
 
     /// The service's own figures for `/status` and `/dashboard`; cheap, as pages ask often.

@@ -8,6 +8,7 @@ pub mod config;
 mod context;
 mod door;
 mod inner;
+mod pool;
 pub mod reply;
 mod request;
 mod running;

@@ -225,7 +225,9 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         assert_eq!(with(&format!("token={TOKEN}")).unwrap_err(), Refusal::Version);
         assert_eq!(with(&format!("vsn=1.0.0&token={TOKEN}")).unwrap_err(), Refusal::Version);
-        for query in ["vsn=2.0.0", "vsn=2.0.0&email=a@b.c", "vsn=2.0.0&token=short", "vsn=2.0.0&email=a&password=12345678"] {
+        for query in
+            ["vsn=2.0.0", "vsn=2.0.0&email=a@b.c", "vsn=2.0.0&token=short", "vsn=2.0.0&email=a&password=12345678"]
+        {
             assert_eq!(with(query).unwrap_err(), Refusal::Credentials, "{query}");
         }
         assert_eq!(parse("/socket/other?vsn=2.0.0", &[]).unwrap_err(), Refusal::Path);

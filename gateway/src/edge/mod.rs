@@ -15,7 +15,8 @@ use actix_http::{HttpService, Request};
 use actix_server::Server;
 use actix_service::{IntoServiceFactory, fn_service, map_config};
 use actix_web::{
-    App, HttpResponse, dev::AppConfig,
+    App, HttpResponse,
+    dev::AppConfig,
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
@@ -141,7 +142,13 @@ pub(crate) struct Edge {
 
 impl Edge {
     /// Starts the feed on the shared runtime. Sockets come with [`Edge::serve`].
-    pub(crate) fn start(hub: Hub, platform: Arc<dyn Platform>, bus: BusReceiver, options: Options, context: &Context) -> Self {
+    pub(crate) fn start(
+        hub: Hub,
+        platform: Arc<dyn Platform>,
+        bus: BusReceiver,
+        options: Options,
+        context: &Context,
+    ) -> Self {
         let (following, wishes) = Following::new();
         let stop_feed = CancellationToken::new();
         let feed = context.runtime.spawn(feed::run(hub.clone(), platform.clone(), wishes, bus, stop_feed.clone()));

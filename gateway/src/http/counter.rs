@@ -11,7 +11,9 @@ use notifyx_wire::rest::{
 use super::{Gateway, user};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config.service(web::resource("/counter").get(own)).service(web::resource("/counter/topics/{topic_id}").get(of_topic));
+    config
+        .service(web::resource("/counter").get(own))
+        .service(web::resource("/counter/topics/{topic_id}").get(of_topic));
 }
 
 /// What the caller has published.

@@ -63,7 +63,9 @@ mod tests {
     fn every_public_path_is_described() {
         let api = serde_json::to_value(description()).unwrap();
         let paths: Vec<_> = api["paths"].as_object().unwrap().keys().cloned().collect();
-        for expected in ["/api/register_user", "/api/login", "/api/notifications", "/api/2pc/{gid}", "/api/topics/{id}/seen"] {
+        for expected in
+            ["/api/register_user", "/api/login", "/api/notifications", "/api/2pc/{gid}", "/api/topics/{id}/seen"]
+        {
             assert!(paths.iter().any(|path| path == expected), "{expected} is not among {paths:?}");
         }
     }

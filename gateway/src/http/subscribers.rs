@@ -34,7 +34,8 @@ pub(crate) async fn list(
     page: web::Query<Page>,
 ) -> Result<web::Json<SubscriberPage>, Failure> {
     let by = user(&caller)?;
-    let page = gateway.run(|live| async move { live.backends.subscribers(&by, *topic, &page.into_inner()).await }).await?;
+    let page =
+        gateway.run(|live| async move { live.backends.subscribers(&by, *topic, &page.into_inner()).await }).await?;
     Ok(web::Json(page))
 }
 

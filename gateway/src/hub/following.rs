@@ -11,11 +11,22 @@ const WISHES_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum Wish {
     /// From now on the worker gets the topic's notifications.
-    Follow { topic: TopicName, worker: WorkerId },
-    Unfollow { topic: TopicName, worker: WorkerId },
+    Follow {
+        topic: TopicName,
+        worker: WorkerId,
+    },
+    Unfollow {
+        topic: TopicName,
+        worker: WorkerId,
+    },
     /// The topic stands at `head`, as the store says. A feed that knows nothing of the topic begins after it. The answer
     /// is the first offset that workers get from now on.
-    Start { topic: TopicName, topic_id: TopicId, head: u64, first: Option<oneshot::Sender<u64>> },
+    Start {
+        topic: TopicName,
+        topic_id: TopicId,
+        head: u64,
+        first: Option<oneshot::Sender<u64>>,
+    },
 }
 
 /// A worker's line to the feed. Wishes of one worker are granted in order.

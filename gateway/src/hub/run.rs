@@ -89,9 +89,13 @@ mod tests {
 
     #[test]
     fn a_run_gives_what_lies_above_an_offset() {
-        let run =
-            Run::join(&[(3, Bytes::from_static(b"aa")), (5, Bytes::from_static(b"b")), (6, Bytes::from_static(b"ccc"))]);
-        let after = |offset| run.after(offset).map(|(bytes, frames)| (String::from_utf8(bytes.to_vec()).unwrap(), frames));
+        let run = Run::join(&[
+            (3, Bytes::from_static(b"aa")),
+            (5, Bytes::from_static(b"b")),
+            (6, Bytes::from_static(b"ccc")),
+        ]);
+        let after =
+            |offset| run.after(offset).map(|(bytes, frames)| (String::from_utf8(bytes.to_vec()).unwrap(), frames));
         assert_eq!(after(0), Some(("aabccc".into(), 3)));
         assert_eq!(after(3), Some(("bccc".into(), 2)));
         assert_eq!(after(4), Some(("bccc".into(), 2)));

@@ -27,7 +27,7 @@ use super::{
 use crate::hub::Seat;
 
 /// A client that missed more reads its inbox instead.
-const MISSED_MAX: u64 = 1_000;
+pub(super) const MISSED_MAX: u64 = 1_000;
 
 /// Joins, answers, and brings the client up to date.
 pub(super) async fn join(
@@ -125,7 +125,7 @@ async fn prepare(session: &Session, name: &TopicName, params: JoinParams) -> Res
 
 /// Whether all that came after `last_offset` can be delivered.
 fn is_recoverable(params: JoinParams, topic: &Topic) -> bool {
-    params.last_offset.is_some_and(|last| {
-        last <= topic.offset && last >= topic.trimmed && topic.offset - last <= MISSED_MAX
-    })
+    params
+        .last_offset
+        .is_some_and(|last| last <= topic.offset && last >= topic.trimmed && topic.offset - last <= MISSED_MAX)
 }

@@ -321,7 +321,8 @@ impl Session {
         inbox: Vec<notifyx_wire::rest::persist::InboxItem>,
     ) {
         self.answer(channel, reference, Status::Ok, &json!({}));
-        let own = OwnNotifications { success: true, notifications: inbox.into_iter().map(OwnNotification::from).collect() };
+        let own =
+            OwnNotifications { success: true, notifications: inbox.into_iter().map(OwnNotification::from).collect() };
         self.send(&text::push(channel.join_ref.as_deref(), &channel.topic, OWN_NOTIFICATIONS, &own));
     }
 

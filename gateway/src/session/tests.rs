@@ -1,0 +1,596 @@
+//! Channels as a Phoenix client meets them.
+
+use notifyx_model::UserId;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::{Client, Node};
+
+/// Joins `notification:<name>`; answers the reply's response.
+async fn joined(client: &Client, name: &str, params: Value) -> Value {
+    client.send(&json!(["1", "1", format!("notification:{name}"), "phx_join", params]));
+    let reply = client.next().await;
+    assert_eq!((&reply[1], &reply[4]["status"]), (&json!("1"), &json!("ok")), "{reply}");
+    reply[4]["response"].clone()
+}
+
+fn reply(join_ref: &Value, reference: &str, topic: &str, status: &str, response: &Value) -> Value {
+    json!([join_ref, reference, topic, "phx_reply", { "status": status, "response": response }])
+}
+
+// The rules of the protocol.
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_is_answered_at_once() {
+    Node::run(async |node| {
+        let client = node.client();
+        client.send(&json!([null, "5", "phoenix", "heartbeat", {}]));
+        assert_eq!(client.next().await, reply(&Value::Null, "5", "phoenix", "ok", &json!({})));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_matches_no_channel_is_refused_and_leaving_it_is_fine() {
+    Node::run(async |node| {
+        let client = node.client();
+        let unmatched = json!({ "reason": "unmatched topic" });
+        client.send(&json!(["1", "1", "room:1", "phx_join", {}]));
+        assert_eq!(client.next().await, reply(&json!("1"), "1", "room:1", "error", &unmatched));
+        client.send(&json!(["1", "2", "notification:t", "seen", {}]));
+        assert_eq!(client.next().await, reply(&Value::Null, "2", "notification:t", "error", &unmatched));
+        client.send(&json!(["1", "3", "notification:t", "phx_leave", {}]));
+        assert_eq!(client.next().await, reply(&json!("1"), "3", "notification:t", "ok", &json!({})));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_creator_joins_and_others_cannot_broadcast() {
+    Node::run(async |node| {
+        let (creator, other) = (node.client(), node.client());
+        let response = joined(&creator, "t", json!({})).await;
+        let topic_id = response["topic_id"].clone();
+        let expected = |can_broadcast| {
+            json!({ "from_join": true, "can_broadcast": can_broadcast, "topic_id": topic_id, "offset": 0, "recovered": false })
+        };
+        assert_eq!(response, expected(true));
+        assert_eq!(joined(&other, "t", json!({})).await, expected(false));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_is_answered_then_closed_and_ends_the_stream() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        client.send(&json!(["1", "9", "notification:t", "phx_leave", {}]));
+        assert_eq!(client.next().await, reply(&json!("1"), "9", "notification:t", "ok", &json!({})));
+        assert_eq!(client.next().await, json!(["1", "1", "notification:t", "phx_close", {}]));
+        node.platform.announce("t", "m");
+        client.silence().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_join_is_answered_then_the_first_is_closed() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        client.send(&json!(["2", "2", "notification:t", "phx_join", {}]));
+        let answer = client.next().await;
+        assert_eq!((&answer[0], &answer[3], &answer[4]["status"]), (&json!("2"), &json!("phx_reply"), &json!("ok")));
+        assert_eq!(client.next().await, json!(["1", "1", "notification:t", "phx_close", {}]));
+        // What comes late for the first join concerns nobody; without a ref it is for the second.
+        client.send(&json!(["1", "3", "notification:t", "dance", {}]));
+        client.send(&json!([null, "4", "notification:t", "dance", {}]));
+        let answer = client.next().await;
+        assert_eq!((&answer[1], &answer[4]["response"]["reason"]), (&json!("4"), &json!("unknown_event")));
+        node.platform.announce("t", "m");
+        assert_eq!(client.offsets(1).await, [1]);
+        client.silence().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_joins_a_hundred_channels_and_no_more() {
+    Node::run(async |node| {
+        let client = node.client();
+        for at in 0..=CHANNELS_MAX {
+            client.send(&json!(["1", at.to_string(), format!("notification:t{at}"), "phx_join", {}]));
+        }
+        let answers = client.nexts(CHANNELS_MAX + 1).await;
+        let refused: Vec<&Value> = answers.iter().filter(|a| a[4]["status"] == "error").collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0][4]["response"], json!({ "reason": "too many channels joined" }));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_frame_is_answered_and_harms_no_channel() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        for bad in ["", "{}", "[1]", "[null,null,\"t\"", "\u{0}"] {
+            client.session.text(bad);
+            let answer = client.next().await;
+            assert_eq!(
+                (&answer[2], &answer[4]["response"]["reason"]),
+                (&json!("phoenix"), &json!("bad_frame")),
+                "{bad}"
+            );
+        }
+        client.session.binary(&[0, 200, 1, 1, 1, 1]);
+        assert_eq!(client.next().await[4]["response"]["reason"], "bad_frame");
+        client.session.binary(b"\x00\x01\x01\x0e\x10\x31\x37notification:tnew_notification\x01");
+        assert_eq!(client.next().await[4]["response"]["reason"], "payload_invalid");
+        node.platform.announce("t", "m");
+        assert_eq!(client.offsets(1).await, [1]);
+    })
+    .await;
+}
+
+// What channels carry.
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_reaches_every_subscriber_and_is_answered_after_the_commit() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        joined(&ann, "t", json!({})).await;
+        joined(&ben, "t", json!({})).await;
+        ann.send(&json!(["1", "7", "notification:t", "new_notification", { "message": "hello", "to": [] }]));
+        let frames = ann.nexts(2).await;
+        let (answers, pushes): (Vec<&Value>, Vec<&Value>) = frames.iter().partition(|f| f[3] == "phx_reply");
+        let response = &answers[0][4]["response"];
+        assert_eq!((&response["success"], &response["offset"]), (&json!(true), &json!(1)));
+        assert_eq!(&ben.next().await, pushes[0], "the same bytes for all");
+        assert_eq!((&pushes[0][0], &pushes[0][1]), (&Value::Null, &Value::Null));
+        assert_eq!((&pushes[0][4]["message"], &pushes[0][4]["id"]), (&json!("hello"), &response["id"]));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_targeted_notification_reaches_its_recipients_only_on_all_their_sockets() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        let (again, elsewhere) = (node.client_of(ben.user), node.client_elsewhere(ben.user));
+        for client in [&ann, &ben, &again, &elsewhere] {
+            joined(client, "t", json!({})).await;
+        }
+        joined(&ben, "other", json!({})).await;
+        node.platform.bus.publish(node.platform.commit("t", "for ben", &[ben.user]));
+        node.platform.announce("t", "for all");
+        for client in [&ben, &again, &elsewhere] {
+            assert_eq!(client.offsets(2).await, [1, 2]);
+        }
+        assert_eq!(ann.offsets(1).await, [2]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn publishes_of_one_channel_keep_their_order_and_other_channels_do_not_wait() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        node.platform.publishes.close();
+        for at in 0..3 {
+            let message = json!({ "message": at.to_string() });
+            client.send(&json!(["1", format!("p{at}"), "notification:t", "new_notification", message]));
+        }
+        node.platform.publishes.has_waiting(1).await;
+        client.send(&json!(["2", "2", "notification:u", "phx_join", {}]));
+        assert_eq!(client.next().await[2], "notification:u");
+        node.platform.publishes.open();
+        let frames = client.nexts(6).await;
+        let answered: Vec<&Value> = frames.iter().filter(|f| f[3] == "phx_reply").map(|f| &f[1]).collect();
+        assert_eq!(answered, ["p0", "p1", "p2"]);
+        assert_eq!(node.platform.published(), ["0", "1", "2"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_much_at_once_is_refused_with_a_reason() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        node.platform.publishes.close();
+        let push = |at: usize| json!(["1", at.to_string(), "notification:t", "new_notification", { "message": "m" }]);
+        client.send(&push(0));
+        node.platform.publishes.has_waiting(1).await;
+        for at in 1..=WAITING_PER_CHANNEL_MAX + 1 {
+            client.send(&push(at));
+        }
+        let answer = client.next().await;
+        assert_eq!(answer[1], (WAITING_PER_CHANNEL_MAX + 1).to_string());
+        assert_eq!(answer[4]["response"]["reason"], "too_many_requests");
+        node.platform.publishes.open();
+        client.nexts((WAITING_PER_CHANNEL_MAX + 1) * 2).await;
+        assert_eq!(client.session.load.messages.get(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_sent_before_leaving_is_done() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        node.platform.publishes.close();
+        client.send(&json!(["1", "2", "notification:t", "new_notification", { "message": "last words" }]));
+        client.send(&json!(["1", "3", "notification:t", "phx_leave", {}]));
+        node.platform.publishes.open();
+        let frames = client.nexts(4).await;
+        let answered: Vec<&Value> = frames.iter().filter(|f| f[3] == "phx_reply").map(|f| &f[1]).collect();
+        assert_eq!(answered, ["2", "3"]);
+        assert_eq!(node.platform.published(), ["last words"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_notifications_are_pushed_and_unsubscribing_closes_the_channel() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        node.platform.commit("t", "m", &[]);
+        client.send(&json!(["1", "2", "notification:t", "own_notifications_for_topic", {}]));
+        assert_eq!(client.next().await, reply(&json!("1"), "2", "notification:t", "ok", &json!({})));
+        let pushed = client.next().await;
+        assert_eq!(pushed[3], "own_notifications_for_topic");
+        let fields: Vec<&String> = pushed[4]["notifications"][0].as_object().unwrap().keys().collect();
+        assert_eq!(
+            fields,
+            ["from", "from_user_id", "inserted_at", "message", "notification_id", "status", "topic_name"]
+        );
+        client.offsets(1).await;
+        client.send(&json!(["1", "3", "notification:t", "unsubscribe", {}]));
+        assert_eq!(client.next().await, reply(&json!("1"), "3", "notification:t", "ok", &json!({ "success": true })));
+        assert_eq!(client.next().await[3], "phx_close");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_platform_refuses_is_told_as_it_said_it() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        node.platform.set_broken(true);
+        client.send(&json!(["1", "2", "notification:t", "new_notification", { "message": "m" }]));
+        let response = &client.next().await[4]["response"];
+        assert_eq!(
+            (&response["success"], &response["reason"], &response["error"]),
+            (&json!(false), &json!("away"), &json!("the store is away"))
+        );
+    })
+    .await;
+}
+
+// Joining while others publish.
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_during_the_join_comes_after_its_reply_once() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        joined(&ann, "t", json!({})).await;
+        node.platform.announce("t", "before");
+        ann.offsets(1).await;
+        node.platform.joins.close();
+        ben.send(&json!(["1", "1", "notification:t", "phx_join", {}]));
+        node.platform.joins.has_waiting(1).await;
+        node.platform.announce("t", "during");
+        ann.offsets(1).await;
+        node.platform.joins.open();
+        // Persist answers after the commit: offset 2 is behind the reply's, and live it came before.
+        let reply = ben.next().await;
+        assert_eq!(reply[4]["response"]["offset"], 2);
+        node.platform.announce("t", "after");
+        assert_eq!(ben.offsets(1).await, [3]);
+        ben.silence().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_join_gets_what_was_missed_what_came_meanwhile_and_what_follows() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        joined(&ann, "t", json!({})).await;
+        for at in 1..=5 {
+            node.platform.announce("t", &at.to_string());
+        }
+        ann.offsets(5).await;
+        // The log answers late: meanwhile 6 and 7 are committed, and 7 is announced first.
+        node.platform.logs.close();
+        ben.send(&json!(["1", "1", "notification:t", "phx_join", { "last_offset": 2 }]));
+        node.platform.logs.has_waiting(1).await;
+        let six = node.platform.commit("t", "6", &[]);
+        node.platform.announce("t", "7");
+        node.platform.bus.publish(six);
+        ann.offsets(2).await;
+        node.platform.logs.open();
+        let response = ben.next().await[4]["response"].clone();
+        assert_eq!((&response["offset"], &response["recovered"]), (&json!(5), &json!(true)));
+        node.platform.announce("t", "8");
+        assert_eq!(ben.offsets(6).await, [3, 4, 5, 6, 7, 8]);
+        ben.silence().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_join_of_a_node_misses_nothing_that_no_hint_tells_of() {
+    Node::run(async |node| {
+        let client = node.client();
+        node.platform.create("t", client.user);
+        node.platform.commit("t", "1", &[]);
+        assert_eq!(joined(&client, "t", json!({ "last_offset": 0 })).await["recovered"], true);
+        assert_eq!(client.offsets(1).await, [1]);
+        node.platform.commit("t", "2", &[]);
+        assert_eq!(client.offsets(1).await, [2]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_join_gets_targeted_ones_only_if_they_are_its_own() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        node.platform.create("t", ann.user);
+        for to in [&[][..], &[ann.user], &[ben.user], &[ann.user, ben.user]] {
+            node.platform.commit("t", "m", to);
+        }
+        joined(&ben, "t", json!({ "last_offset": 0 })).await;
+        assert_eq!(ben.offsets(3).await, [1, 3, 4]);
+        ben.silence().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_recovered_is_said() {
+    Node::run(async |node| {
+        let creator = node.user();
+        node.platform.create("t", creator);
+        for _ in 0..=join::MISSED_MAX {
+            node.platform.commit("t", "m", &[]);
+        }
+        let newest = join::MISSED_MAX + 1;
+        for (last_offset, recovered) in [(0, false), (1, true), (newest, true), (newest + 1, false)] {
+            let client = node.client();
+            let response = joined(&client, "t", json!({ "last_offset": last_offset })).await;
+            assert_eq!((&response["recovered"], &response["offset"]), (&json!(recovered), &json!(newest)));
+            let missed: Vec<u64> = if recovered { (last_offset + 1..=newest).collect() } else { vec![] };
+            assert_eq!(client.offsets(missed.len()).await, missed);
+            client.silence().await;
+        }
+        node.platform.trim("t", 900);
+        assert_eq!(joined(&node.client(), "t", json!({ "last_offset": 899 })).await["recovered"], false);
+        assert_eq!(joined(&node.client(), "t", json!({ "last_offset": 900 })).await["recovered"], true);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_gets_too_much_while_it_catches_up_reads_on_in_the_store() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        joined(&ann, "t", json!({})).await;
+        node.platform.announce("t", "1");
+        ann.offsets(1).await;
+        node.platform.logs.close();
+        ben.send(&json!(["1", "1", "notification:t", "phx_join", { "last_offset": 0 }]));
+        node.platform.logs.has_waiting(1).await;
+        for _ in 0..700 {
+            node.platform.announce("t", "m");
+        }
+        ann.offsets(700).await;
+        node.platform.logs.open();
+        ben.next().await;
+        assert_eq!(ben.offsets(701).await, (1..=701).collect::<Vec<u64>>());
+        node.platform.announce("t", "live");
+        assert_eq!(ben.offsets(1).await, [702]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_is_brought_up_to_date_at_its_pace() {
+    Node::run(async |node| {
+        let (creator, client) = (node.user(), node.client());
+        node.platform.create("t", creator);
+        for _ in 0..10 {
+            node.platform.commit("t", &"m".repeat(30_000), &[]);
+        }
+        client.outlet.queued.set(usize::MAX);
+        client.send(&json!(["1", "1", "notification:t", "phx_join", { "last_offset": 0 }]));
+        client.next().await;
+        let early = tokio::time::timeout(Duration::from_secs(5), client.next()).await;
+        assert!(early.is_err(), "nothing is sent while much waits");
+        client.outlet.queued.set(0);
+        client.outlet.drained.notify_waiters();
+        assert_eq!(client.offsets(10).await.len(), 10);
+        assert_eq!(client.outlet.ended.get(), None);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_ended_as_slow() {
+    Node::run(async |node| {
+        let (creator, client) = (node.user(), node.client());
+        node.platform.create("t", creator);
+        node.platform.commit("t", "m", &[]);
+        client.outlet.queued.set(usize::MAX);
+        client.send(&json!(["1", "1", "notification:t", "phx_join", { "last_offset": 0 }]));
+        client.next().await;
+        client.outlet.drained.notified().await;
+        assert_eq!(client.outlet.ended.get(), Some(Ending::Slow));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_without_an_answer_fails_in_time_and_can_be_repeated() {
+    Node::run(async |node| {
+        let client = node.client();
+        node.platform.joins.close();
+        client.send(&json!(["1", "1", "notification:t", "phx_join", {}]));
+        client.send(&json!(["1", "2", "notification:t", "seen", { "id": client.user }]));
+        let answer = client.next().await;
+        assert_eq!((&answer[4]["status"], &answer[4]["response"]["reason"]), (&json!("error"), &json!("timeout")));
+        assert_eq!(client.next().await[4]["response"], json!({ "reason": "unmatched topic" }));
+        node.platform.joins.open();
+        joined(&client, "t", json!({})).await;
+        node.platform.announce("t", "m");
+        assert_eq!(client.offsets(1).await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_during_the_join_works_and_so_does_joining_again() {
+    Node::run(async |node| {
+        let client = node.client();
+        node.platform.joins.close();
+        client.send(&json!(["1", "1", "notification:t", "phx_join", {}]));
+        node.platform.joins.has_waiting(1).await;
+        client.send(&json!(["1", "2", "notification:t", "phx_leave", {}]));
+        assert_eq!(client.next().await, reply(&json!("1"), "2", "notification:t", "ok", &json!({})));
+        assert_eq!(client.next().await, json!(["1", "1", "notification:t", "phx_close", {}]));
+        client.send(&json!(["3", "3", "notification:t", "phx_join", {}]));
+        node.platform.joins.has_waiting(2).await;
+        node.platform.joins.open();
+        assert_eq!(client.next().await[1], "3");
+        node.platform.announce("t", "m");
+        assert_eq!(client.offsets(1).await, [1]);
+        client.silence().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_leaves_nothing_behind() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        client.send(&json!(["2", "2", format!("user:{}", client.user), "phx_join", {}]));
+        client.next().await;
+        let (session, metrics) = (Rc::downgrade(&client.session), node.hub.metrics().clone());
+        client.session.end();
+        assert_eq!(metrics.channels.get(), 0);
+        drop(client);
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert!(session.upgrade().is_none());
+        assert_eq!(metrics.followed_topics.get(), 0, "the feed has forgotten the topic");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_platform_fails_one_request() {
+    Node::run(async |node| {
+        let client = node.client();
+        joined(&client, "t", json!({})).await;
+        // The fake takes ids only, and panics at anything else.
+        client.send(&json!(["1", "2", "notification:t", "new_notification", { "message": "m", "to": ["nobody"] }]));
+        assert_eq!(client.next().await[4]["response"]["reason"], "internal");
+        client.send(&json!(["1", "3", "notification:t", "new_notification", { "message": "m" }]));
+        assert_eq!(client.nexts(2).await.len(), 2);
+    })
+    .await;
+}
+
+// A user's own channel.
+
+async fn watching(client: &Client) -> Value {
+    client.send(&json!(["u", "u", format!("user:{}", client.user), "phx_join", {}]));
+    let reply = client.next().await;
+    assert_eq!(reply[4]["status"], "ok", "{reply}");
+    reply[4]["response"].clone()
+}
+
+fn head(user: UserId, topic: &str, broadcast_no: u64) -> Value {
+    json!([null, null, format!("user:{user}"), "head", { "topic": topic, "broadcast_no": broadcast_no }])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_channel_is_for_its_user() {
+    Node::run(async |node| {
+        let client = node.client();
+        let topic = format!("user:{}", node.user());
+        client.send(&json!(["1", "1", topic, "phx_join", {}]));
+        let answer = client.next().await;
+        assert_eq!((&answer[4]["status"], &answer[4]["response"]["reason"]), (&json!("error"), &json!("unauthorized")));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_hears_of_broadcasts_in_topics_it_has_not_joined_once_each() {
+    Node::run(async |node| {
+        let client = node.client();
+        for name in ["a", "b"] {
+            node.platform.join(&crate::testing::topic(name), client.user).await.unwrap();
+        }
+        node.platform.commit("a", "m", &[]);
+        let unread = watching(&client).await;
+        assert_eq!((&unread["total"], &unread["topics"][0]["broadcast_no"]), (&json!(1), &json!(1)));
+        let twin = node.client_of(client.user);
+        watching(&twin).await;
+        node.platform.announce("a", "m");
+        node.platform.announce("b", "m");
+        for client in [&client, &twin] {
+            let mut heads = client.nexts(2).await;
+            heads.sort_by_key(|head| head[4]["topic"].to_string());
+            assert_eq!(heads, [head(client.user, "a", 2), head(client.user, "b", 1)]);
+            client.silence().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn seen_and_targeted_ones_push_unread_once_for_many() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        joined(&ann, "t", json!({})).await;
+        joined(&ben, "t", json!({})).await;
+        let elsewhere = node.client_elsewhere(ben.user);
+        watching(&elsewhere).await;
+        for _ in 0..3 {
+            node.platform.bus.publish(node.platform.commit("t", "m", &[ben.user]));
+        }
+        assert_eq!(ben.offsets(3).await, [1, 2, 3]);
+        let pushed = elsewhere.next().await;
+        assert_eq!((&pushed[3], &pushed[4]["total"]), (&json!("unread"), &json!(3)));
+        elsewhere.silence().await;
+        let id = node.platform.commit("t", "m", &[ben.user]).id;
+        ben.send(&json!(["1", "9", "notification:t", "seen", { "id": id }]));
+        let pushed = elsewhere.next().await;
+        assert_eq!((&pushed[3], &pushed[4]["total"]), (&json!("unread"), &json!(3)));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_joined_later_is_heard_of_at_once() {
+    Node::run(async |node| {
+        let client = node.client();
+        watching(&client).await;
+        let elsewhere = node.client_elsewhere(client.user);
+        joined(&elsewhere, "late", json!({})).await;
+        let pushed = client.next().await;
+        assert_eq!((&pushed[3], &pushed[4]["topics"][0]["topic"]), (&json!("unread"), &json!("late")));
+        node.platform.announce("late", "m");
+        assert_eq!(client.next().await, head(client.user, "late", 1));
+    })
+    .await;
+}
