@@ -255,7 +255,7 @@ fn check_key(key: &str) -> Result<(), Problem> {
         success: false,
         status: 400,
         title: "Bad Request".into(),
-        code: "invalid_idempotency_key".into(),
+        code: "idempotency_key_invalid".into(),
         detail: "an idempotency key has 1 to 255 bytes and no control characters".into(),
         request_id: None,
     })
