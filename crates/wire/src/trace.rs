@@ -24,6 +24,7 @@ impl TraceContext {
     }
 
     /// The next hop of this trace.
+    #[must_use]
     pub fn child(self) -> Self {
         Self { span_id: rand::rng().random_range(1..=u64::MAX), ..self }
     }
