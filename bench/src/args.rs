@@ -57,6 +57,10 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    pub(crate) fn is_some(&self) -> bool {
+        self.notifyx.is_some() || self.server.is_some()
+    }
+
     /// The platform, started if it is to be; `None` where no one was named.
     pub(crate) fn find(&self, core: Option<usize>) -> Result<Option<Notifyx>, Error> {
         match (&self.notifyx, self.server) {

@@ -47,17 +47,17 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Raises the limit of open files to what `sockets` need; a process started afterwards inherits it.
-pub(crate) fn allow_files(sockets: u64) -> Result<(), Error> {
-    let need = sockets + FILES_BESIDE;
+/// Raises the limit of open files to what `sockets` at each of `targets` need; a process started afterwards inherits it.
+pub(crate) fn allow_files(sockets: u64, targets: u64) -> Result<(), Error> {
+    let need = sockets * targets + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= need) {
         return Ok(());
     }
     if let Some(hard) = limit.maximum.filter(|&hard| hard < need) {
         return Err(Error::failed(format!(
-            "{sockets} sockets need {need} open files, and the hard limit is {hard}: raise it (`ulimit -Hn {need}` as \
-             root, or LimitNOFILE=) or ask for fewer --sockets"
+            "{sockets} sockets at each of {targets} servers need {need} open files, and the hard limit is {hard}: raise it \
+             (`ulimit -Hn {need}` as root, or LimitNOFILE=) or ask for fewer --sockets"
         )));
     }
     setrlimit(Resource::Nofile, Rlimit { current: Some(need), maximum: limit.maximum }).map_err(|errno| Error::Io {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -91,14 +92,14 @@ impl Tally {
 /// Measures, and answers what to print.
 pub(crate) async fn run(args: &Publish) -> Result<Report, Error> {
     let most = args.publishers.iter().copied().chain([args.shared]).max().unwrap_or(0);
-    allow_files(u64::from(most))?;
+    allow_files(u64::from(most), 1)?;
     if args.measured.pin {
         pin_to(1)?;
     }
     let machine = Machine::here(args.measured.pin);
     let platform = args.measured.find(args.measured.pin.then_some(0))?;
     let platform = platform.ok_or_else(|| Error::failed("nothing to measure: --notifyx PROGRAM or --server ADDR"))?;
-    let platform = std::sync::Arc::new(platform);
+    let platform = Arc::new(platform);
     let owners = owners(&platform, args.publishers.iter().copied().max().unwrap_or(1)).await?;
     let disk_before = Disk::measure(args.measured.data.as_deref()).await?;
 
@@ -123,7 +124,7 @@ pub(crate) async fn run(args: &Publish) -> Result<Report, Error> {
 }
 
 /// Accounts with a topic each.
-async fn owners(platform: &std::sync::Arc<Notifyx>, count: u32) -> Result<Vec<(Account, Topic)>, Error> {
+async fn owners(platform: &Arc<Notifyx>, count: u32) -> Result<Vec<(Account, Topic)>, Error> {
     eprintln!("registering {count} accounts at {}", platform.gateway);
     let (mut making, mut made) = (JoinSet::new(), Vec::new());
     for number in 0..count {
