@@ -166,19 +166,23 @@ impl Store for Sqlite {
     }
 
     async fn forget(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        let mut tx = self.database.begin().await?;
         // Ids sort by the time they were made: the primary key finds the oldest.
-        let done = sqlx::query(
-            "DELETE FROM ptxn WHERE gid IN (
-                 SELECT gid FROM ptxn WHERE gid < ?1 AND prepared_at < ?2 AND state <> 'PREPARED' ORDER BY gid LIMIT ?3)",
-        )
-        .bind(first_id_at(before))
-        .bind(before.as_micros())
-        .bind(limit)
-        .execute(&mut *tx)
-        .await?;
+        let old =
+            "SELECT gid FROM ptxn WHERE gid < ?1 AND prepared_at < ?2 AND state <> 'PREPARED' ORDER BY gid LIMIT ?3";
+        let (first, at) = (first_id_at(before), before.as_micros());
+        // A look before the one writer is taken: mostly there is nothing.
+        let none = sqlx::query(old).bind(first).bind(at).bind(1).fetch_optional(&self.database.read).await?.is_none();
+        if none {
+            return Ok(0);
+        }
+        let mut tx = self.database.begin().await?;
+        let old: Vec<(Uuid,)> = sqlx::query_as(old).bind(first).bind(at).bind(limit).fetch_all(&mut *tx).await?;
+        sqlx::query("DELETE FROM ptxn WHERE gid IN (SELECT unhex(value) FROM json_each(?1))")
+            .bind(ids(old.iter().map(|(gid,)| Gid::from_uuid(*gid))))
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
-        Ok(done.rows_affected())
+        Ok(old.len() as u64)
     }
 }
 

@@ -105,6 +105,9 @@ mod tests {
         let hash = RequestHash::of("/r", &1);
         assert_eq!(RequestHash::from_slice(hash.as_slice()), Some(hash));
         assert_eq!(RequestHash::from_slice(&[0; 31]), None);
-        assert_eq!(format!("{:x} {:?}", RequestHash([10; 32]), RequestHash([10; 32])), format!("{} 0a0a0a0a…", "0a".repeat(32)));
+        assert_eq!(
+            format!("{:x} {:?}", RequestHash([10; 32]), RequestHash([10; 32])),
+            format!("{} 0a0a0a0a…", "0a".repeat(32))
+        );
     }
 }
