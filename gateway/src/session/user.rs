@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use notifyx_model::TopicName;
 use notifyx_wire::{
     phoenix::{
@@ -73,6 +74,8 @@ async fn keep(desk: Rc<Desk>, watch: Rc<Watch>, user: Arc<SocketUser>) {
     loop {
         watch.changed.notified().await;
         tokio::time::sleep(COALESCED).await;
+        // What changed meanwhile is in what is read now.
+        let _ = watch.changed.notified().now_or_never();
         match refresh(&desk, &watch, &user).await {
             Ok(unread) => watch.send(&websocket::text(&text::broadcast(&topic, UNREAD, &unread))),
             Err(problem) => {
