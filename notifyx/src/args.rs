@@ -28,10 +28,10 @@ pub(crate) struct Global {
     /// Print one JSON object per line, for scripts
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// No colours (also: the variable NO_COLOR, or an output that is no terminal)
+    /// No colours (also: the variable `NO_COLOR`, or an output that is no terminal)
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
-    /// The platform to talk to [default: where you are logged in, else http://127.0.0.1:4000]
+    /// The platform to talk to [default: where you are logged in, else `http://127.0.0.1:4000`]
     #[arg(long, global = true, value_name = "URL", env = "NOTIFYX_SERVER", value_parser = server, value_hint = ValueHint::Url)]
     pub(crate) server: Option<BaseUrl>,
 }
@@ -89,7 +89,7 @@ pub(crate) struct Placement {
     /// The folder for SQLite databases, one file per service [default: data]
     #[arg(long, value_name = "DIR", conflicts_with = "database", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
-    /// Keep everything in one PostgreSQL server, a database per service: postgres://user@host/NAME
+    /// Keep everything in one PostgreSQL server, a database per service: `postgres://user@host/NAME`
     #[arg(long, value_name = "URL", value_parser = DatabaseUrl::parse)]
     pub(crate) database: Option<DatabaseUrl>,
 }
@@ -105,7 +105,7 @@ Examples:
 pub(crate) struct OneService {
     #[command(flatten)]
     pub(crate) placement: Placement,
-    /// Where the registry is [default: http://127.0.0.1:8000]
+    /// Where the registry is [default: `http://127.0.0.1:8000`]
     #[arg(long, value_name = "URL", action = ArgAction::Append)]
     pub(crate) discovery: Vec<BaseUrl>,
 }

@@ -105,7 +105,7 @@ impl<T: DeserializeOwned> Layers<T> {
             if rest.contains("__") {
                 let mut key: Vec<String> = rest.split("__").map(str::to_owned).collect();
                 key[0] = self.section(&key[0]);
-                self.set_text(key, &text, Origin::Environment(name))?;
+                self.set_text(&key, &text, &Origin::Environment(name))?;
             } else if let Some((section, key)) = self.one_underscore(&rest) {
                 let meant = format!("NOTIFYX_{}__{}", section.replace('-', "_"), key).to_uppercase();
                 return Err(Refused::OneUnderscore { name, meant });
@@ -131,17 +131,17 @@ impl<T: DeserializeOwned> Layers<T> {
     }
 
     /// Text without a type: read as TOML (`4000`, `true`, `["a"]`) or taken as it is, whichever the key accepts.
-    fn set_text(&mut self, key: Vec<String>, text: &str, origin: Origin) -> Result<(), Refused> {
+    fn set_text(&mut self, key: &[String], text: &str, origin: &Origin) -> Result<(), Refused> {
         let typed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
         let plain = Value::String(text.to_owned());
-        let candidates = match (typed, find(&self.defaults, &key)) {
+        let candidates = match (typed, find(&self.defaults, key)) {
             (Some(typed), Some(Value::String(_))) => vec![plain, typed],
             (Some(typed), _) => vec![typed, plain],
             (None, _) => vec![plain],
         };
         let mut first = None;
         for value in candidates {
-            match self.set(key.clone(), value, origin.clone()) {
+            match self.set(key.to_vec(), value, origin.clone()) {
                 Ok(()) => return Ok(()),
                 Err(refused) => first.get_or_insert(refused),
             };

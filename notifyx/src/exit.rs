@@ -47,6 +47,12 @@ impl Failure {
         |source| Self::Machine { what: what.into(), source }
     }
 
+    /// A refusal that this program knows before, or instead of, the server.
+    pub(crate) fn refused(code: &str, detail: String) -> Self {
+        let (title, code) = ("Conflict".to_owned(), code.to_owned());
+        Self::Refused(Box::new(Problem { success: false, status: 409, title, code, detail, request_id: None }))
+    }
+
     /// What the server said, by what the caller can do about it.
     pub(crate) fn from_problem(problem: Problem, retry_after: Option<Duration>) -> Self {
         match problem.status {

@@ -22,7 +22,7 @@ use crate::{
     exit::Failure,
     service::Service,
     settings::Loaded,
-    user::print::Output,
+    user::print::{self, Output},
 };
 
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
 fn config(show: &ShowConfig, global: &Global) -> Result<(), Failure> {
     let output = Output::new(global.json, global.no_color);
     if show.default {
-        return output.line(settings::defaults().trim_end());
+        return print::line(settings::defaults().trim_end());
     }
     let loaded = Loaded::up(&show.placement).map_err(|refused| Failure::Usage(refused.to_string()))?;
     output.answer(&loaded.settings, || loaded.describe().trim_end().to_owned())

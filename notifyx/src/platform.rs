@@ -143,7 +143,7 @@ fn not_started(service: Service, error: &StartError) -> Failure {
     let name = service.name();
     let hint = match error {
         StartError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
-            "\n         another program listens there: stop it, or choose with --port (0: every port by the system)"
+            "\nanother program listens there: stop it, or choose with --port (0: every port by the system)"
         }
         StartError::Bind { .. } | StartError::Database(_) | StartError::Other(_) => "",
     };

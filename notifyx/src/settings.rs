@@ -1,5 +1,7 @@
 //! Which settings there are: a section for each service and two for the process, and what the command line changes in them.
 
+use std::fmt::Write;
+
 use notifyx_database::DatabaseUrl;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -47,13 +49,13 @@ const HEAD: &str = "\
 pub(crate) fn defaults() -> String {
     let mut text = HEAD.to_owned();
     for (section, defaults) in SECTIONS {
-        text += &format!("\n[{section}]\n");
+        let _ = writeln!(text, "\n[{section}]");
         for line in defaults.lines() {
             // A table within a service's own defaults is one within its section here.
-            match line.strip_prefix('[').filter(|_| !line.starts_with("[[")) {
-                Some(table) => text += &format!("[{section}.{table}\n"),
-                None => text += &format!("{line}\n"),
-            }
+            let _ = match line.strip_prefix('[').filter(|_| !line.starts_with("[[")) {
+                Some(table) => writeln!(text, "[{section}.{table}"),
+                None => writeln!(text, "{line}"),
+            };
         }
     }
     text
@@ -146,20 +148,20 @@ impl Loaded {
     }
 
     fn describe_table(&self, table: &Table, path: &mut Vec<String>, text: &mut String) {
-        *text += &format!("[{}]\n", path.join("."));
+        let _ = writeln!(text, "[{}]", path.join("."));
         let (tables, values): (Vec<_>, Vec<_>) = table.iter().partition(|(_, value)| value.is_table());
         for (name, value) in values {
             path.push(name.clone());
             let line = format!("{name} = {value}");
-            match self.layers.origin(path) {
-                Origin::Default => *text += &format!("{line}\n"),
-                origin => *text += &format!("{line:<48} # {origin}\n"),
-            }
+            let _ = match self.layers.origin(path) {
+                Origin::Default => writeln!(text, "{line}"),
+                origin => writeln!(text, "{line:<48} # {origin}"),
+            };
             path.pop();
         }
         for (name, value) in tables {
             path.push(name.clone());
-            *text += "\n";
+            text.push('\n');
             self.describe_table(value.as_table().expect("partitioned above"), path, text);
             path.pop();
         }

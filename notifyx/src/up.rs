@@ -16,7 +16,7 @@ use crate::{
     signals,
     user::{
         client::DEFAULT_SERVER,
-        print::{Output, Style},
+        print::{self, Output, Style},
     },
 };
 
@@ -61,7 +61,7 @@ fn serve(services: &[Service], settings: &Settings, platform: Platform, global: 
     let ended = runtime.block_on(async {
         let asked = signals::asked_to_stop().map_err(Failure::machine("cannot listen for signals"))?;
         let mut platform = platform;
-        let ended = run(services, settings, &mut platform, &output, &asked).await;
+        let ended = run(services, settings, &mut platform, output, &asked).await;
         // Also after a failure: what was started is stopped in order.
         platform.stop().await;
         ended
@@ -75,7 +75,7 @@ async fn run(
     services: &[Service],
     settings: &Settings,
     platform: &mut Platform,
-    output: &Output,
+    output: Output,
     asked: &CancellationToken,
 ) -> Result<(), Failure> {
     let starting = async {
@@ -109,7 +109,7 @@ async fn unless_asked<T>(
     }
 }
 
-fn announce(output: &Output, doors: &[(&str, SocketAddr)], settings: &Settings) -> Result<(), Failure> {
+fn announce(output: Output, doors: &[(&str, SocketAddr)], settings: &Settings) -> Result<(), Failure> {
     for (name, address) in doors.iter().filter(|(_, address)| !address.ip().is_loopback()) {
         tracing::warn!(
             "{name} listens on {address}, beyond this machine, without encryption: put a TLS proxy before it, or a private network around it"
@@ -120,22 +120,22 @@ fn announce(output: &Output, doors: &[(&str, SocketAddr)], settings: &Settings) 
         record.extend(
             doors.iter().map(|(name, address)| ((*name).to_owned(), Value::String(reachable(*address).to_string()))),
         );
-        return output.record(&record);
+        return print::record(&record);
     }
     for (name, address) in doors {
-        output.line(&format!(
+        print::line(&format!(
             "  {name:<12} {}",
             output.paint(Style::Strong, format!("http://{}", reachable(*address)))
         ))?;
     }
     match doors.iter().find(|(name, _)| *name == Service::Gateway.name()) {
-        Some((_, gateway)) if doors.len() > 1 => output.line(&tour(output, reachable(*gateway), settings)),
-        _ => output.line("Ready. Ctrl-C stops it."),
+        Some((_, gateway)) if doors.len() > 1 => print::line(&tour(output, reachable(*gateway), settings)),
+        _ => print::line("Ready. Ctrl-C stops it."),
     }
 }
 
 /// What a newcomer types next, in another terminal.
-fn tour(output: &Output, gateway: SocketAddr, settings: &Settings) -> String {
+fn tour(output: Output, gateway: SocketAddr, settings: &Settings) -> String {
     let at = format!("http://{gateway}");
     let told = if at == DEFAULT_SERVER { String::new() } else { format!("  export NOTIFYX_SERVER={at}\n") };
     format!(

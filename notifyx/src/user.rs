@@ -28,16 +28,16 @@ pub(crate) fn run(command: UserCommand, global: &Global) -> Result<(), Failure> 
     runtime.block_on(async {
         let client = Client::new(global.server.clone(), session::Store::open()?)?;
         match command {
-            UserCommand::Register(account) => account::register(&client, &output, &account).await,
-            UserCommand::Login(account) => account::login(&client, &output, &account).await,
-            UserCommand::Logout => account::logout(&client, &output).await,
-            UserCommand::Topics(topics) => topics::run(&client, &output, topics).await,
-            UserCommand::Publish(publish) => publish::run(&client, &output, publish).await,
-            UserCommand::Subscribe(subscribe) => subscribe::run(&client, &output, subscribe).await,
-            UserCommand::Unsubscribe { topic } => topics::unsubscribe(&client, &output, &topic).await,
-            UserCommand::Inbox(inbox) => inbox::list(&client, &output, inbox).await,
-            UserCommand::Seen { ids } => inbox::seen(&client, &output, &ids).await,
-            UserCommand::Status => status::run(&client, &output).await,
+            UserCommand::Register(account) => account::register(&client, output, &account).await,
+            UserCommand::Login(account) => account::login(&client, output, &account).await,
+            UserCommand::Logout => account::logout(&client, output).await,
+            UserCommand::Topics(topics) => topics::run(&client, output, topics).await,
+            UserCommand::Publish(publish) => publish::run(&client, output, publish).await,
+            UserCommand::Subscribe(subscribe) => subscribe::run(&client, output, subscribe).await,
+            UserCommand::Unsubscribe { topic } => topics::unsubscribe(&client, output, &topic).await,
+            UserCommand::Inbox(inbox) => inbox::list(&client, output, inbox).await,
+            UserCommand::Seen { ids } => inbox::seen(&client, output, &ids).await,
+            UserCommand::Status => status::run(&client, output).await,
         }
     })
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{args::Account, exit::Failure};
 
-pub(crate) async fn register(client: &Client, output: &Output, account: &Account) -> Result<(), Failure> {
+pub(crate) async fn register(client: &Client, output: Output, account: &Account) -> Result<(), Failure> {
     warn_if_exposed(client, output);
     let password = password::ask(account.password_stdin, true)?;
     let body = Credentials { email: account.email.clone(), password };
@@ -22,7 +22,7 @@ pub(crate) async fn register(client: &Client, output: &Output, account: &Account
     Ok(())
 }
 
-pub(crate) async fn login(client: &Client, output: &Output, account: &Account) -> Result<(), Failure> {
+pub(crate) async fn login(client: &Client, output: Output, account: &Account) -> Result<(), Failure> {
     warn_if_exposed(client, output);
     let password = password::ask(account.password_stdin, false)?;
     let body = Credentials { email: account.email.clone(), password };
@@ -43,7 +43,7 @@ pub(crate) async fn login(client: &Client, output: &Output, account: &Account) -
     })
 }
 
-pub(crate) async fn logout(client: &Client, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn logout(client: &Client, output: Output) -> Result<(), Failure> {
     let session = client.session()?.clone();
     match client.send(&Call::post("/api/logout")).await {
         // A session that ended already needs no end.
@@ -55,7 +55,7 @@ pub(crate) async fn logout(client: &Client, output: &Output) -> Result<(), Failu
         .answer(&record, || format!("logged out {} at {}", output.paint(Style::Strong, &session.email), session.server))
 }
 
-fn warn_if_exposed(client: &Client, output: &Output) {
+fn warn_if_exposed(client: &Client, output: Output) {
     if client.is_exposed() {
         output
             .remark(&format!("warning: {} is not encrypted: others on the way can read the password", client.server()));

@@ -12,18 +12,18 @@ use crate::{args::Inbox, exit::Failure};
 /// Notifications asked for at once: with the largest messages still a body of a few MiB.
 const PAGE: u32 = 50;
 
-pub(crate) async fn list(client: &Client, output: &Output, inbox: Inbox) -> Result<(), Failure> {
+pub(crate) async fn list(client: &Client, output: Output, inbox: Inbox) -> Result<(), Failure> {
     let (mut left, mut after) = (inbox.limit, None);
     loop {
-        let mut call = Call::get("/api/notifications").query("limit", left.min(PAGE));
+        let mut call = Call::get("/api/notifications").query("limit", &left.min(PAGE));
         if inbox.unread {
-            call = call.query("status", "unread");
+            call = call.query("status", &"unread");
         }
         if let Some(topic) = &inbox.topic {
             call = call.query("topic_name", topic);
         }
         if let Some(after) = after {
-            call = call.query("after", after);
+            call = call.query("after", &after);
         }
         let page: InboxPage = client.read(call).await?;
         for item in &page.notifications {
@@ -46,7 +46,7 @@ pub(crate) async fn list(client: &Client, output: &Output, inbox: Inbox) -> Resu
     }
 }
 
-fn describe(output: &Output, item: &InboxItem) -> String {
+fn describe(output: Output, item: &InboxItem) -> String {
     let n = &item.notification;
     let (mark, style) = match item.status {
         SeenStatus::Unread => ("●", Style::Good),
@@ -63,7 +63,7 @@ fn describe(output: &Output, item: &InboxItem) -> String {
     )
 }
 
-pub(crate) async fn seen(client: &Client, output: &Output, ids: &[NotificationId]) -> Result<(), Failure> {
+pub(crate) async fn seen(client: &Client, output: Output, ids: &[NotificationId]) -> Result<(), Failure> {
     for id in ids {
         let unread: Unread = client.read(Call::post(format!("/api/notifications/{id}/seen"))).await?;
         let record = serde_json::json!({ "id": id, "seen": true, "unread": unread });

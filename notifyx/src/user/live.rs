@@ -144,11 +144,6 @@ impl Live {
         self.heartbeat = Heartbeat::Sent { reference, answer_by: Instant::now() + ANSWER_TIMEOUT };
         Ok(())
     }
-
-    /// Says goodbye, without waiting long for an answer.
-    pub(crate) async fn close(mut self) {
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.socket.close(None)).await;
-    }
 }
 
 fn parse(text: &str) -> Result<Arrived, Lost> {

@@ -1,6 +1,6 @@
 //! Passwords: from the terminal without echo, from standard input, or from the environment. Never an argument.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal};
 
 use crate::exit::Failure;
 

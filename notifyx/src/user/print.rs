@@ -33,34 +33,24 @@ impl Output {
         Self { json, colour: !json && colour_wanted(no_color) && io::stdout().is_terminal() }
     }
 
-    pub(crate) fn json(&self) -> bool {
+    pub(crate) fn json(self) -> bool {
         self.json
     }
 
     /// One answer: `record` for scripts, `text` for people.
-    pub(crate) fn answer<R: Serialize>(&self, record: &R, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        if self.json { self.record(record) } else { self.line(&text()) }
-    }
-
-    /// One line on standard output, there at once.
-    pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::machine("standard output"))
-    }
-
-    pub(crate) fn record<R: Serialize>(&self, record: &R) -> Result<(), Failure> {
-        self.line(&serde_json::to_string(record).expect("records are plain data"))
+    pub(crate) fn answer<R: Serialize>(self, record: &R, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.json { self::record(record) } else { line(&text()) }
     }
 
     /// A remark for people, beside the answer.
-    pub(crate) fn remark(&self, text: &str) {
+    pub(crate) fn remark(self, text: &str) {
         if !self.json {
             eprintln!("{text}");
         }
     }
 
     /// `text` made safe for a terminal and, on one that wants it, coloured.
-    pub(crate) fn paint(&self, style: Style, text: impl Display) -> String {
+    pub(crate) fn paint(self, style: Style, text: impl Display) -> String {
         let text = text.to_string();
         let text = clean(&text);
         if !self.colour {
@@ -74,6 +64,17 @@ impl Output {
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
+}
+
+/// One line on standard output, there at once.
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::machine("standard output"))
+}
+
+/// One object on standard output, for scripts.
+pub(crate) fn record<R: Serialize>(record: &R) -> Result<(), Failure> {
+    line(&serde_json::to_string(record).expect("records are plain data"))
 }
 
 /// <https://no-color.org>: any value that is not empty.

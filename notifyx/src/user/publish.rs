@@ -7,7 +7,6 @@ use std::{
 
 use notifyx_model::{Clock, Message, NotificationId};
 use notifyx_wire::rest::{
-    Problem,
     commit::{TransactionState, TransactionStatus},
     gateway::{PublishAnswer, PublishRequest},
 };
@@ -27,7 +26,7 @@ const OUTCOME_PAUSE: Duration = Duration::from_millis(500);
 /// … and this many times: longer than the 5 s in which the coordinator decides.
 const OUTCOME_ASKED_MAX: u32 = 16;
 
-pub(crate) async fn run(client: &Client, output: &Output, publish: Publish) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, output: Output, publish: Publish) -> Result<(), Failure> {
     let message = match publish.message {
         Text::Given(message) => message,
         Text::Stdin => from_stdin(io::stdin().lock())?,
@@ -72,14 +71,7 @@ async fn confirm(client: &Client, published: &PublishAnswer) -> Result<(), Failu
             TransactionState::Quarantined => ("quarantined", "must be looked at by an operator"),
         };
         let reason = status.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        return Err(Failure::Refused(Box::new(Problem {
-            success: false,
-            status: 409,
-            title: "Conflict".into(),
-            code: code.into(),
-            detail: format!("the notification {why}{reason} (transaction {gid})"),
-            request_id: None,
-        })));
+        return Err(Failure::refused(code, format!("the notification {why}{reason} (transaction {gid})")));
     }
     Err(Failure::Unreachable {
         server: client.server().to_string(),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     client::{Call, Client},
-    print::{Output, Style, clean},
+    print::{self, Output, Style, clean},
 };
 use crate::exit::Failure;
 
@@ -34,15 +34,15 @@ struct Instance {
     breaker: String,
 }
 
-pub(crate) async fn run(client: &Client, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, output: Output) -> Result<(), Failure> {
     let answer = client.send(&Call::get("/status")).await?;
     if output.json() {
-        return output.record(&answer.json::<Value>()?);
+        return print::record(&answer.json::<Value>()?);
     }
-    output.line(describe(output, client.server().as_str(), &answer.json()?).trim_end())
+    print::line(describe(output, client.server().as_str(), &answer.json()?).trim_end())
 }
 
-fn describe(output: &Output, server: &str, status: &Status) -> String {
+fn describe(output: Output, server: &str, status: &Status) -> String {
     let state = if status.ready { output.paint(Style::Good, "ready") } else { output.paint(Style::Bad, "not ready") };
     let title = output.paint(Style::Strong, server);
     let mut text = format!("{title}  {state}  version {}, up {}\n", clean(&status.version), span(status.uptime_s));
@@ -103,7 +103,7 @@ mod tests {
                 "auth": [{ "instance": "i", "address": "127.0.0.1:5000", "breaker": "open" }], "persist": [],
             } } },
         });
-        let text = describe(&Output::new(false, true), "http://h", &serde_json::from_value(status).unwrap());
+        let text = describe(Output::new(false, true), "http://h", &serde_json::from_value(status).unwrap());
         assert_eq!(
             text,
             "http://h  not ready  version 0.1.0, up 1 h 1 min\n  persist: no instance\n\n\

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::{
     client::Client,
     live::{ANSWER_TIMEOUT, Arrived, Live, Lost, Reply},
-    print::{Output, Style, clean, moment},
+    print::{self, Output, Style, clean, moment},
 };
 use crate::{args::Subscribe, exit::Failure};
 
@@ -36,7 +36,7 @@ const STEADY: Duration = Duration::from_secs(5);
 /// Phoenix' own bound of channels on a socket.
 const TOPICS_MAX: usize = 100;
 
-pub(crate) async fn run(client: &Client, output: &Output, subscribe: Subscribe) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, output: Output, subscribe: Subscribe) -> Result<(), Failure> {
     let last = subscribe.from.map(|from| from.saturating_sub(1));
     let topics: BTreeMap<TopicName, Follow> =
         subscribe.topics.into_iter().map(|name| (name, Follow { last, ..Follow::default() })).collect();
@@ -87,7 +87,7 @@ impl Follow {
 
 struct Following<'a> {
     client: &'a Client,
-    output: &'a Output,
+    output: Output,
     topics: BTreeMap<TopicName, Follow>,
 }
 
@@ -180,7 +180,7 @@ impl Following<'_> {
                 let pushed =
                     serde_json::from_str::<NotificationPushed>(&frame.payload).map_err(|error| strange(&error))?;
                 // What was printed before the connection was lost may come again.
-                if topic.advance(pushed.offset) { print(self.output, &pushed).map_err(End::Final) } else { Ok(()) }
+                if topic.advance(pushed.offset) { show(self.output, &pushed).map_err(End::Final) } else { Ok(()) }
             }
             CLOSE | ERROR if frame.join_ref.as_ref() == Some(&topic.join_ref) => {
                 Err(End::Again(format!("it closed the channel of {name}")))
@@ -209,8 +209,10 @@ fn refused(name: &str, topic: &Follow, reply: &Reply) -> End {
     }
 }
 
-fn joined_now(output: &Output, name: &str, topic: &mut Follow, joined: &Joined) -> Result<(), Failure> {
-    if !topic.known {
+fn joined_now(output: Output, name: &str, topic: &mut Follow, joined: &Joined) -> Result<(), Failure> {
+    if topic.known {
+        output.remark(&format!("-- listening to {name} again"));
+    } else {
         let how = if joined.can_broadcast { "yours to publish to" } else { "published by its creator" };
         output.remark(&format!("-- subscribed to {name} ({how}); Ctrl-C ends the listening, not the subscription"));
     }
@@ -223,7 +225,7 @@ fn joined_now(output: &Output, name: &str, topic: &mut Follow, joined: &Joined) 
     event(output, &json!({ "event": "joined", "topic": name, "offset": joined.offset, "recovered": joined.recovered }))
 }
 
-fn print(output: &Output, pushed: &NotificationPushed) -> Result<(), Failure> {
+fn show(output: Output, pushed: &NotificationPushed) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Record<'a> {
         event: &'static str,
@@ -243,8 +245,8 @@ fn print(output: &Output, pushed: &NotificationPushed) -> Result<(), Failure> {
 }
 
 /// For scripts only; people are told by remarks.
-fn event(output: &Output, record: &Value) -> Result<(), Failure> {
-    if output.json() { output.record(record) } else { Ok(()) }
+fn event(output: Output, record: &Value) -> Result<(), Failure> {
+    if output.json() { print::record(record) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -15,25 +15,25 @@ use crate::{
 /// Topics asked for at once.
 const PAGE: u32 = 200;
 
-pub(crate) async fn run(client: &Client, output: &Output, topics: Topics) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, output: Output, topics: Topics) -> Result<(), Failure> {
     match topics.action {
         Some(TopicsAction::Create { topic, longevity }) => create(client, output, topic, longevity).await,
         None => list(client, output, topics.limit).await,
     }
 }
 
-async fn create(client: &Client, output: &Output, name: TopicName, longevity: Option<u64>) -> Result<(), Failure> {
+async fn create(client: &Client, output: Output, name: TopicName, longevity: Option<u64>) -> Result<(), Failure> {
     let topic: Topic = client.read(Call::post("/api/topics").json(&NewTopic { name, longevity })).await?;
     output.answer(&topic, || format!("created {} ({})", output.paint(Style::Strong, &topic.name), topic.id))
 }
 
-async fn list(client: &Client, output: &Output, limit: u32) -> Result<(), Failure> {
+async fn list(client: &Client, output: Output, limit: u32) -> Result<(), Failure> {
     let me = client.session()?.id;
     let (mut left, mut after) = (limit, None);
     loop {
-        let mut call = Call::get("/api/topics").query("limit", left.min(PAGE));
+        let mut call = Call::get("/api/topics").query("limit", &left.min(PAGE));
         if let Some(after) = after {
-            call = call.query("after", after);
+            call = call.query("after", &after);
         }
         let page: TopicPage = client.read(call).await?;
         for topic in &page.topics {
@@ -56,7 +56,7 @@ async fn list(client: &Client, output: &Output, limit: u32) -> Result<(), Failur
     }
 }
 
-fn describe(output: &Output, topic: &Topic, own: bool) -> String {
+fn describe(output: Output, topic: &Topic, own: bool) -> String {
     let mut notes = vec![match topic.offset {
         0 => "nothing published".to_owned(),
         1 => "1 notification".to_owned(),
@@ -72,12 +72,12 @@ fn describe(output: &Output, topic: &Topic, own: bool) -> String {
     format!("{}  {}", output.paint(Style::Strong, &topic.name), output.paint(Style::Faint, notes))
 }
 
-pub(crate) async fn unsubscribe(client: &Client, output: &Output, name: &TopicName) -> Result<(), Failure> {
+pub(crate) async fn unsubscribe(client: &Client, output: Output, name: &TopicName) -> Result<(), Failure> {
     let page: TopicPage = client.read(Call::get("/api/topics").query("name", name)).await?;
-    let topic =
-        page.topics.into_iter().find(|topic| topic.name == *name).ok_or_else(|| {
-            Failure::Usage(format!("topic `{name}` not found: `notifyx topics` lists those there are"))
-        })?;
+    let topic = page.topics.into_iter().find(|topic| topic.name == *name).ok_or_else(|| {
+        let detail = format!("topic `{name}` not found: `notifyx topics` lists those there are");
+        Failure::refused("topic_not_found", detail)
+    })?;
     client.send(&Call::delete(format!("/api/subscribers/{}", topic.id))).await?;
     let record = serde_json::json!({ "topic": name, "topic_id": topic.id, "unsubscribed": true });
     output.answer(&record, || {
