@@ -18,10 +18,9 @@ mod transactions;
 mod trimming;
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroU64},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +28,7 @@ use actix_web::web::Data;
 use async_trait::async_trait;
 use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unavailable};
 use notifyx_database::{Database, DatabaseUrl, Options};
-use notifyx_mesh::{Lease, Mesh, MeshConfig, Sessions};
+use notifyx_mesh::{Mesh, MeshConfig, Place, Sessions};
 use notifyx_model::Token;
 use notifyx_wire::rest::auth::Identity;
 use serde::{Deserialize, Serialize};
@@ -118,41 +117,40 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let (rules, sweeper) = Persist::new(&config, &database, &context, &metrics);
     let rules = Data::new(Shared::new(&context, rules));
 
-    let place = Place::new(&context, door.registry());
-    let sessions = Sessions::start(place.mesh.clone(), context.clock.clone());
-    let (pinged, measured, figures) = (database.clone(), database.clone(), metrics.clone());
-    let mut running = place
-        .ready(door)
+    let mesh = mesh(&context, door.registry());
+    let (place, sessions) = (Place::new(&mesh, NAME), Sessions::start(mesh.clone(), context.clock.clone()));
+    let placed = place.clone();
+    let mut running = door
         .config(&config)
-        .ready("database", move || {
-            let database = pinged.clone();
-            async move { database.ping().await.map_err(|error| error.to_string()) }
-        })
-        .figures(move || {
-            figures.connections(measured.usage());
-            figures.figures()
-        })
+        .ready("registry", move || std::future::ready(placed.check()))
+        .database(&database)
+        .figures(move || metrics.figures())
         .identify(Arc::new(Tokens(sessions)))
         .openapi(ApiDoc::openapi())
         .routes(move |routes| http::routes(routes.app_data(rules.clone())))
         .listen(config.listen)
         .await?;
-    place.take(&config, running.address(), &context);
+    place.take(&config.advertise, running.address(), &context.shutdown);
 
     // The work beside the door goes on until the last request was answered.
     let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
     tasks.spawn_on(sweeper.run(Duration::from_millis(config.sweep_ms.get()), ended.clone()), &context.runtime);
     tasks.close();
 
-    let leaving = place.clone();
-    running.before_stop(async move { leaving.leave().await });
+    running.before_stop(async move { place.leave().await });
     running.after_stop(async move { database.close().await });
     running.after_stop(async move {
         ended.cancel();
         tasks.wait().await;
-        place.mesh.stop().await;
+        mesh.stop().await;
     });
     Ok(running)
+}
+
+/// Stops with the service, not with the first signal: the lease has to be given back.
+fn mesh(context: &Context, metrics: &prometheus::Registry) -> Mesh {
+    let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
+    Mesh::start(&MeshConfig::default(), discovery, secret, context.clock.clone(), metrics, CancellationToken::new())
 }
 
 /// Whose a token is, as auth says.
@@ -162,52 +160,6 @@ struct Tokens(Arc<Sessions>);
 impl Identify for Tokens {
     async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
         self.0.identify(token).await.map_err(|error| Unavailable(error.to_string()))
-    }
-}
-
-/// This instance's place in the registry, taken once the door's address is known.
-#[derive(Clone, Debug)]
-struct Place {
-    mesh: Mesh,
-    lease: Arc<OnceLock<Lease>>,
-    /// There is a registry to enter.
-    wanted: bool,
-}
-
-impl Place {
-    fn new(context: &Context, metrics: &prometheus::Registry) -> Self {
-        let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
-        let wanted = !discovery.is_empty();
-        // Stops with the service, not with the first signal: the lease has to be given back.
-        let stop = CancellationToken::new();
-        let mesh = Mesh::start(&MeshConfig::default(), discovery, secret, context.clock.clone(), metrics, stop);
-        Self { mesh, lease: Arc::default(), wanted }
-    }
-
-    /// Being found by the others is a condition of being ready.
-    fn ready(&self, door: Door) -> Door {
-        if !self.wanted {
-            return door;
-        }
-        let lease = self.lease.clone();
-        door.ready("registry", move || {
-            let held = lease.get().is_some_and(Lease::is_held);
-            async move { if held { Ok(()) } else { Err("not in the registry yet".to_owned()) } }
-        })
-    }
-
-    fn take(&self, config: &Config, bound: SocketAddr, context: &Context) {
-        if self.wanted {
-            let address = if config.advertise.is_empty() { bound.to_string() } else { config.advertise.clone() };
-            let keep = || Lease::keep(&self.mesh, NAME, address, BTreeMap::new(), context.shutdown.child_token());
-            self.lease.get_or_init(keep);
-        }
-    }
-
-    async fn leave(&self) {
-        if let Some(lease) = self.lease.get() {
-            lease.release().await;
-        }
     }
 }
 

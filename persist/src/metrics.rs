@@ -15,8 +15,6 @@ pub(crate) struct Metrics {
     gave_way: IntCounter,
     sweeps_failed: IntCounter,
     cache: IntCounterVec,
-    connections: IntGauge,
-    connections_idle: IntGauge,
 }
 
 impl Metrics {
@@ -51,8 +49,6 @@ impl Metrics {
             gave_way: counter("gave_way_total", "transactions that gave way and were tried again"),
             sweeps_failed: counter("sweeps_failed_total", "sweeps that ended with an error"),
             cache: counters("topic_cache_total", "look-ups of what of a topic never changes", &["outcome"]),
-            connections: gauge("connections", "open database connections"),
-            connections_idle: gauge("connections_idle", "open database connections that wait for work"),
         }
     }
 
@@ -120,11 +116,6 @@ impl Metrics {
 
     pub(crate) fn cache_miss(&self) {
         self.cache.with_label_values(&["miss"]).inc();
-    }
-
-    pub(crate) fn connections(&self, (open, idle): (u32, usize)) {
-        self.connections.set(i64::from(open));
-        self.connections_idle.set(i64::try_from(idle).unwrap_or(i64::MAX));
     }
 
     /// For `/status` and the dashboard.

@@ -84,3 +84,67 @@ impl Sweeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use notifyx_commit::{
+        RequestHash,
+        participant::{Asker, Judge, Origin, State},
+    };
+    use notifyx_database::testing;
+    use notifyx_model::{Gid, ManualClock, Message, NotificationId, Priority, TopicName, UserId};
+
+    use super::*;
+    use crate::store::{self, Creation, MIGRATIONS, Preparation};
+
+    #[tokio::test]
+    async fn one_sweep_trims_all_that_has_expired_and_rolls_back_what_was_left() {
+        let kept = testing::sqlite(&MIGRATIONS).await;
+        let (store, hand) = (store::open(&kept.database), ManualClock::new());
+        let (clock, metrics) = (hand.clock(), Metrics::new(&prometheus::Registry::new()));
+        let ann = UserId::new(&clock);
+        let creation = Creation {
+            id: TopicId::new(&clock),
+            name: TopicName::parse("hourly").unwrap(),
+            creator_id: ann,
+            longevity: Some(3600),
+            at: clock.now(),
+        };
+        store.create_topic(&creation, 1).await.unwrap();
+        let item = || Preparation {
+            gid: Gid::new(&clock),
+            state: State::Prepared,
+            request: RequestHash([0; 32]),
+            notification_id: NotificationId::new(&clock),
+            topic_id: creation.id,
+            from_user_id: ann,
+            from: "ann@example.org".parse().unwrap(),
+            message: Message::parse("old").unwrap(),
+            priority: Priority::default(),
+            to_users: None,
+        };
+        for _ in 0..25 {
+            store.publish(&item(), clock.now()).await.unwrap();
+        }
+        hand.advance(Duration::from_secs(3601));
+        store.publish(&item(), clock.now()).await.unwrap();
+        let left = [item()];
+        store.prepare(&left, Origin::Client, clock.now()).await.unwrap();
+        hand.advance(BY_HAND + Duration::from_secs(1));
+
+        // Two rows at a time, and more than once.
+        let sweeper = Sweeper::new(store.clone(), clock.clone(), metrics, 2);
+        for _ in 0..2 {
+            sweeper.sweep(&CancellationToken::new()).await.unwrap();
+        }
+        let topic = store.find_topic(creation.id).await.unwrap().unwrap();
+        assert_eq!((topic.trimmed, topic.offset), (25, 26));
+        let gids = [left[0].gid];
+        let late = store.commit(&gids, Asker::User(ann), Judge::at(clock.now()), clock.now()).await.unwrap();
+        assert!(late[0].is_err());
+
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        sweeper.run(Duration::from_secs(1), stopped).await;
+    }
+}

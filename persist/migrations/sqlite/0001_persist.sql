@@ -62,7 +62,8 @@ CREATE TABLE recipient (
     seen        INTEGER NOT NULL,
     PRIMARY KEY (topic_id, "offset", user_id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX recipient_inbox ON recipient (user_id, topic_id, seen, inserted_at);
+-- What is unread of a user is one range, and so is what is unread, or seen, of a user and topic.
+CREATE INDEX recipient_inbox ON recipient (user_id, seen, topic_id, inserted_at);
 
 -- Broadcasts above the subscription's floor that were seen out of order.
 CREATE TABLE exception (

@@ -168,7 +168,9 @@ impl Transactions for Postgres {
         .fetch_all(&mut *tx)
         .await?;
         let gids: Vec<Uuid> = gids.into_iter().map(|(gid,)| gid).collect();
-        abort(&mut tx, &gids).await?;
+        if !gids.is_empty() {
+            abort(&mut tx, &gids).await?;
+        }
         tx.commit().await?;
         Ok(gids.len() as u64)
     }
