@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use notifyx_batch::{Batcher, Options};
 use notifyx_chassis::User;
-use notifyx_mesh::{Answer, Call, CallError, Mesh};
+use notifyx_mesh::{Call, CallError, Mesh};
 use notifyx_model::{NotificationId, Token, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
     auth::{Credentials, Identity, LoggedIn, Registered, Resolve, Resolved},
     counter::{TopicCounter, UserCounter},
     persist::{
-        Heads, HeadsQuery, InboxPage, Join, JoinBatch, JoinResults, Log, NewTopic, Outcome, SetStatus, SubscriberPage,
-        Topic, TopicPage, Unread,
+        Heads, HeadsQuery, InboxPage, Join, JoinBatch, JoinResults, Log, NewTopic, Outcome, SetStatus, Subscriber,
+        SubscriberPage, Topic, TopicPage, Unread,
     },
 };
 use serde::Serialize;
@@ -141,8 +141,9 @@ impl Backends {
         self.mesh.call(PERSIST, call).await?.json()
     }
 
-    pub(crate) async fn subscribe(&self, by: &User, topic: TopicId) -> Result<Answer, CallError> {
-        self.mesh.call(PERSIST, as_user(Call::post(format!("/api/subscribers/{topic}")), by).idempotent()).await
+    pub(crate) async fn subscribe(&self, by: &User, topic: TopicId) -> Result<Subscriber, CallError> {
+        let call = as_user(Call::post(format!("/api/subscribers/{topic}")), by).idempotent();
+        self.mesh.call(PERSIST, call).await?.json()
     }
 
     pub(crate) async fn unsubscribe(&self, by: &User, topic: TopicId) -> Result<(), CallError> {

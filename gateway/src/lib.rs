@@ -34,6 +34,7 @@ use notifyx_model::{InstanceId, Token};
 use notifyx_wire::rest::auth::Identity;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
 
@@ -135,9 +136,10 @@ struct Inner {
 
 impl Inner {
     fn start(config: &Config, context: &Context, database: &Database, metrics: &prometheus::Registry) -> Self {
-        let (clock, shutdown) = (context.clock.clone(), context.shutdown.clone());
+        let clock = context.clock.clone();
         let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
-        let mesh = Mesh::start(&config.mesh, discovery, secret, clock.clone(), metrics, shutdown);
+        // Stops with the service, not with the first signal: what runs is finished through it.
+        let mesh = Mesh::start(&config.mesh, discovery, secret, clock.clone(), metrics, CancellationToken::new());
         let sessions = Sessions::start(mesh.clone(), clock.clone());
         let bus = Bus::in_process(BUS_HINTS).counted_in(metrics);
         let hub = Hub::new(hub::Metrics::new(metrics));

@@ -25,7 +25,8 @@ impl From<sqlx::Error> for Error {
             let code = inner.code().unwrap_or_default().into_owned();
             let sqlite = code.parse::<u32>().ok().filter(|_| code.len() != 5).map(|code| code & 0xff);
             return match code.get(..2) {
-                _ if code == "40001" || code == "40P01" => Self::GaveWay(error),
+                // Serialisation failure, deadlock, and a lock that was not to be had in our own `lock_timeout`.
+                _ if matches!(&*code, "40001" | "40P01" | "55P03") => Self::GaveWay(error),
                 _ if matches!(sqlite, Some(5 | 6)) => Self::GaveWay(error), // BUSY, LOCKED
                 _ if matches!(sqlite, Some(10 | 13 | 14)) => Self::Unavailable(error), // IOERR, FULL, CANTOPEN
                 Some("08" | "53" | "57") if sqlite.is_none() => Self::Unavailable(error),

@@ -1,6 +1,6 @@
 //! Subscriptions: who receives a topic's notifications in the inbox, connected or not.
 
-use actix_web::{HttpResponse, web};
+use actix_web::web;
 use notifyx_chassis::{Caller, Failure};
 use notifyx_model::TopicId;
 use notifyx_wire::rest::{Problem, gateway::Done, persist::Subscriber, persist::SubscriberPage};
@@ -13,15 +13,14 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 /// Subscribes the caller. Idempotent; notifications from now on reach its inbox.
 #[utoipa::path(post, path = "/api/subscribers/{topic_id}", tag = "subscribers", params(("topic_id" = TopicId, Path)),
-    responses((status = 201, body = Subscriber), (status = 404, body = Problem)))]
+    responses((status = 200, body = Subscriber), (status = 404, body = Problem)))]
 pub(crate) async fn subscribe(
     gateway: Gateway,
     caller: Caller,
     topic: web::Path<TopicId>,
-) -> Result<HttpResponse, Failure> {
+) -> Result<web::Json<Subscriber>, Failure> {
     let by = user(&caller)?;
-    let answer = gateway.run(|live| async move { live.backends.subscribe(&by, *topic).await }).await?;
-    Ok(HttpResponse::Created().json(answer.json::<Subscriber>()?))
+    Ok(web::Json(gateway.run(|live| async move { live.backends.subscribe(&by, *topic).await }).await?))
 }
 
 /// A topic's subscribers, by user id.

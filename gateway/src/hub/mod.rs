@@ -120,6 +120,11 @@ impl Hub {
         *self.0.sockets.borrow()
     }
 
+    #[cfg(test)]
+    pub(crate) fn counted(&self) -> counted::Receiver<usize> {
+        self.0.sockets.subscribe()
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }

@@ -163,8 +163,9 @@ impl Transactions for Sqlite {
 
     async fn overdue(&self, before: Timestamp) -> Result<u64, Error> {
         let (count,): (i64,) =
-            sqlx::query_as("SELECT count(*) FROM ptxn WHERE state = 'PREPARED' AND prepared_at < ?1")
+            sqlx::query_as("SELECT count(*) FROM ptxn WHERE state = 'PREPARED' AND origin = ?2 AND prepared_at < ?1")
                 .bind(before.as_micros())
+                .bind(Origin::Coordinator.as_str())
                 .fetch_one(self.read())
                 .await?;
         Ok(row::unsigned(count))
