@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed,
-    hub::{Ending, Following, Hub, Metrics, Outlet, Worker},
+    hub::{Connection, Ending, Following, Hub, Metrics, Outlet, Worker},
     platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
     session::{Desk, Session},
 };
@@ -141,13 +142,13 @@ impl Fault for Away {
 
 impl Fake {
     pub(crate) fn new() -> Arc<Self> {
-        Self::with_bus(Bus::in_process(1024))
+        Self::with_clock(Clock::system())
     }
 
-    pub(crate) fn with_bus(bus: Bus) -> Arc<Self> {
+    pub(crate) fn with_clock(clock: Clock) -> Arc<Self> {
         Arc::new(Self {
-            bus,
-            clock: Clock::system(),
+            bus: Bus::in_process(1024),
+            clock,
             joins: Gate::default(),
             logs: Gate::default(),
             publishes: Gate::default(),
@@ -210,12 +211,13 @@ impl Fake {
 impl Platform for Fake {
     async fn authenticate(&self, credentials: SocketCredentials, _: &str) -> Result<SocketUser, Problem> {
         self.check()?;
-        // The token is the user's id, then one digit that tells its sessions apart.
+        // The token is the user's id, then one digit that tells its sessions apart. It is good for an hour.
         match credentials {
             SocketCredentials::Token(token) => match token.as_str().get(..36).and_then(|id| id.parse().ok()) {
                 Some(id) => {
                     let session = token.as_str().as_bytes().get(36).copied().unwrap_or_default();
-                    Ok(SocketUser { token_hash: Some(TokenHash([session; 32])), ..user_of(id) })
+                    let expires_at = Some(self.clock.now() + Duration::from_secs(3_600));
+                    Ok(SocketUser { token_hash: Some(TokenHash([session; 32])), expires_at, ..user_of(id) })
                 }
                 None => Err(Problem { status: 401, ..reply::problem(&Away) }),
             },
@@ -380,13 +382,15 @@ pub(crate) struct Client {
     pub(crate) user: UserId,
     pub(crate) session: Rc<Session>,
     pub(crate) outlet: Rc<Probe>,
+    _connection: Connection,
 }
 
 impl Client {
     fn open(desk: &Rc<Desk>, user: SocketUser) -> Self {
         let outlet = Rc::new(Probe::default());
         let id = user.id;
-        Self { user: id, session: Session::open(desk.clone(), user, outlet.clone()).unwrap(), outlet }
+        let (session, connection) = Session::open(desk.clone(), user, outlet.clone()).unwrap();
+        Self { user: id, session, outlet, _connection: connection }
     }
 
     pub(crate) fn send(&self, frame: &Value) {
@@ -395,7 +399,7 @@ impl Client {
 
     /// The next frame. A test that waits in vain is ended by its own runtime: time moves when nothing else does.
     pub(crate) async fn next(&self) -> Value {
-        let frame = tokio::time::timeout(std::time::Duration::from_secs(60), self.outlet.next()).await;
+        let frame = tokio::time::timeout(Duration::from_secs(60), self.outlet.next()).await;
         frame.expect("a frame comes within a minute")
     }
 
@@ -418,7 +422,7 @@ impl Client {
 
     /// Nothing comes, for a while.
     pub(crate) async fn silence(&self) {
-        let frame = tokio::time::timeout(std::time::Duration::from_secs(3), self.outlet.next()).await;
+        let frame = tokio::time::timeout(Duration::from_secs(3), self.outlet.next()).await;
         assert!(frame.is_err(), "{frame:?}");
     }
 }

@@ -12,7 +12,7 @@ use notifyx_wire::websocket::{Event, Reader, Violation, pong};
 
 use super::{Thread, socket::Socket};
 use crate::{
-    hub::{Admission, Ending, Outlet},
+    hub::{self, Admission, Ending, Outlet},
     session::Session,
 };
 
@@ -22,13 +22,18 @@ pub(super) struct Connection {
     session: Rc<Session>,
     reader: Reader,
     ended: bool,
-    /// Counts the socket until the connection is gone.
-    _admission: Admission,
+    /// Count the socket and keep it on its worker's list until the connection is gone: also one that is closing is swept.
+    _held: (hub::Connection, Admission),
 }
 
 impl Connection {
-    pub(super) fn new(thread: Rc<Thread>, socket: Rc<Socket>, session: Rc<Session>, admission: Admission) -> Self {
-        Self { thread, socket, session, reader: Reader::default(), ended: false, _admission: admission }
+    pub(super) fn new(
+        thread: Rc<Thread>,
+        socket: Rc<Socket>,
+        session: Rc<Session>,
+        held: (hub::Connection, Admission),
+    ) -> Self {
+        Self { thread, socket, session, reader: Reader::default(), ended: false, _held: held }
     }
 
     /// Serves the connection to its end. `first` came together with the handshake.

@@ -16,7 +16,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
-    hub::{Admission, Ending},
+    hub::{Admission, Outlet},
     platform::SocketUser,
     session::Session,
 };
@@ -91,17 +91,14 @@ async fn admit(thread: &Rc<Thread>, request: &Request) -> Result<(Handshake, Soc
 
 fn open(thread: Rc<Thread>, io: TcpStream, user: SocketUser, admission: Admission, read: BytesMut) {
     let socket = Rc::new(Socket::new(io, thread.limits.clone(), thread.metrics.clone()));
-    let session = match Session::open(thread.desk.clone(), user, socket.clone()) {
-        Ok(session) => session,
-        Err(ending) => return say_goodbye(&socket, ending),
-    };
-    tokio::task::spawn_local(Connection::new(thread, socket, session, admission).run(read));
-}
-
-/// Ended before it began: the close frame fits into an empty socket buffer.
-fn say_goodbye(socket: &Socket, ending: Ending) {
-    use crate::hub::Outlet;
-    socket.end(ending);
+    match Session::open(thread.desk.clone(), user, socket.clone()) {
+        Ok((session, connection)) => {
+            let connection = Connection::new(thread, socket, session, (connection, admission));
+            tokio::task::spawn_local(connection.run(read));
+        }
+        // Ended before it began: the close frame fits into an empty socket buffer.
+        Err(ending) => socket.end(ending),
+    }
 }
 
 async fn refuse(mut io: TcpStream, problem: &Problem) {

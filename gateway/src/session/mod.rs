@@ -11,12 +11,7 @@ mod join;
 mod request;
 mod user;
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use notifyx_chassis::reply;
 use notifyx_wire::{
@@ -93,23 +88,19 @@ pub(crate) struct Session {
     outlet: Rc<dyn Outlet>,
     channels: RefCell<Vec<Rc<Channel>>>,
     load: Rc<Load>,
-    /// Keeps the socket on the worker's list.
-    connection: Cell<Option<Connection>>,
 }
 
 impl Session {
-    /// Registers the client. An error is the reason to end it at once.
-    pub(crate) fn open(desk: Rc<Desk>, user: SocketUser, outlet: Rc<dyn Outlet>) -> Result<Rc<Self>, Ending> {
+    /// Registers the client, for as long as the connection is held. An error is the reason to end it at once.
+    pub(crate) fn open(
+        desk: Rc<Desk>,
+        user: SocketUser,
+        outlet: Rc<dyn Outlet>,
+    ) -> Result<(Rc<Self>, Connection), Ending> {
         let user = Arc::new(user);
         let connection = desk.worker.connect(&user, outlet.clone())?;
-        Ok(Rc::new(Self {
-            desk,
-            user,
-            outlet,
-            channels: RefCell::default(),
-            load: Rc::default(),
-            connection: Cell::new(Some(connection)),
-        }))
+        let session = Self { desk, user, outlet, channels: RefCell::default(), load: Rc::default() };
+        Ok((Rc::new(session), connection))
     }
 
     /// Leaves everything. What was asked before is still done, unanswered.
@@ -118,7 +109,6 @@ impl Session {
             self.desk.worker.metrics.channels.dec();
             channel.end();
         }
-        drop(self.connection.take());
     }
 
     pub(crate) fn text(self: &Rc<Self>, text: &str) {
