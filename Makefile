@@ -12,7 +12,6 @@ run: ## Build and start the whole platform (ARGS="--port 0 --data /tmp/other")
 	cargo run --release -p notifyx -- up $(ARGS)
 
 test: setup lint ## Check everything: formatting, lints, tests, documentation, the JavaScript clients
-	@$(STEP) "the program" cargo build -p notifyx
 	@$(STEP) "tests" cargo test --workspace
 	@$(STEP) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	@if [ -f tests/js/package.json ]; then $(STEP) "tests of JavaScript clients" npm --prefix tests/js test; fi

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use notifyx_chassis::{Cluster, Context, Running, StartError, reply};
+use notifyx_chassis::{Cluster, Context, Running, StartError};
 use notifyx_model::{Clock, Secret};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -147,7 +147,22 @@ fn not_started(service: Service, error: &StartError) -> Failure {
         }
         StartError::Bind { .. } | StartError::Database(_) | StartError::Other(_) => "",
     };
-    Failure::Start(format!("{name} cannot start: {}{hint}", reply::chain(error)))
+    Failure::Start(format!("{name} cannot start: {}{hint}", causes(error)))
+}
+
+/// An error and what was behind it; libraries like to repeat the cause in their own sentence.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text += ": ";
+            text += &said;
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// A door on every network is reached over loopback from here.

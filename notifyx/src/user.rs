@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod client;
+pub(crate) mod follow;
 pub(crate) mod inbox;
 pub(crate) mod live;
 pub(crate) mod password;

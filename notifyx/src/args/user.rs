@@ -123,7 +123,7 @@ pub(crate) struct Subscribe {
     /// Names of topics
     #[arg(required = true, value_name = "TOPIC", value_parser = topic)]
     pub(crate) topics: Vec<TopicName>,
-    /// First print what was published from this offset on (1 is the oldest; at most 1,000 are replayed)
+    /// First print what was published from this offset on (1 is the oldest; where that is much, the newest 900)
     #[arg(long, value_name = "OFFSET")]
     pub(crate) from: Option<u64>,
 }

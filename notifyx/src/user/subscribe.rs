@@ -3,7 +3,7 @@
 //! For each topic the last offset that was printed is remembered; a lost connection is made again and joins from there, so
 //! that nothing is missed and nothing printed twice.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use notifyx_model::TopicName;
 use notifyx_wire::{
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     client::Client,
+    follow::{Follow, Outcome},
     live::{ANSWER_TIMEOUT, Arrived, Live, Lost, Reply},
     print::{self, Output, Style, clean, moment},
 };
@@ -39,7 +40,7 @@ const TOPICS_MAX: usize = 100;
 pub(crate) async fn run(client: &Client, output: Output, subscribe: Subscribe) -> Result<(), Failure> {
     let last = subscribe.from.map(|from| from.saturating_sub(1));
     let topics: BTreeMap<TopicName, Follow> =
-        subscribe.topics.into_iter().map(|name| (name, Follow { last, ..Follow::default() })).collect();
+        subscribe.topics.into_iter().map(|name| (name, Follow::from(last))).collect();
     if topics.len() > TOPICS_MAX {
         return Err(Failure::Usage(format!("at most {TOPICS_MAX} topics at once")));
     }
@@ -48,40 +49,6 @@ pub(crate) async fn run(client: &Client, output: Output, subscribe: Subscribe) -
         failure = following.follow() => Err(failure),
         // The way to end it, not a mishap.
         _ = tokio::signal::ctrl_c() => Ok(()),
-    }
-}
-
-/// Where one topic stands.
-#[derive(Debug, Default)]
-struct Follow {
-    /// The last offset that was printed or that the server said is behind us.
-    last: Option<u64>,
-    /// Was joined at least once: what fails now may pass.
-    known: bool,
-    /// The join on the present connection, and whether it was answered.
-    join_ref: String,
-    joined: bool,
-}
-
-impl Follow {
-    /// The server's word on where the topic stands. True where what was missed is not all replayed.
-    fn join(&mut self, joined: &Joined) -> bool {
-        let gap = !joined.recovered && self.last.is_some_and(|last| last != joined.offset);
-        if !joined.recovered {
-            self.last = Some(joined.offset);
-        }
-        self.known = true;
-        self.joined = true;
-        gap
-    }
-
-    /// Whether this offset was not printed before; it is now.
-    fn advance(&mut self, offset: u64) -> bool {
-        let new = self.last.is_none_or(|last| offset > last);
-        if new {
-            self.last = Some(offset);
-        }
-        new
     }
 }
 
@@ -130,7 +97,7 @@ impl Following<'_> {
                 }
             }
             for topic in self.topics.values_mut() {
-                topic.joined = false;
+                topic.disconnect();
             }
             if since.elapsed() >= STEADY {
                 pause = PAUSE_MIN;
@@ -144,23 +111,31 @@ impl Following<'_> {
     async fn connection(&mut self) -> Result<std::convert::Infallible, End> {
         let token = self.client.token().map_err(End::Final)?;
         let mut live = Live::connect(self.client.server(), token).await?;
-        for (name, topic) in &mut self.topics {
-            topic.join_ref = live.reference();
-            let params = JoinParams { last_offset: topic.last };
-            live.push(Some(&topic.join_ref), &topic.join_ref, &format!("{NOTIFICATION_PREFIX}{name}"), JOIN, &params)
-                .await?;
-        }
-        let joined_by = Instant::now() + ANSWER_TIMEOUT;
-        while self.topics.values().any(|topic| !topic.joined) {
-            let frame = tokio::time::timeout_at(joined_by, live.next())
-                .await
-                .map_err(|_| End::Again("it does not answer a join".into()))??;
-            self.take(&frame)?;
-        }
+        let mut joined_by = Instant::now() + ANSWER_TIMEOUT;
         loop {
-            let frame = live.next().await?;
+            if self.join_missing(&mut live).await? {
+                joined_by = Instant::now() + ANSWER_TIMEOUT;
+            }
+            let frame = if self.topics.values().all(|topic| topic.joined) {
+                live.next().await?
+            } else {
+                let answered = tokio::time::timeout_at(joined_by, live.next()).await;
+                answered.map_err(|_| End::Again("it does not answer a join".into()))??
+            };
             self.take(&frame)?;
         }
+    }
+
+    /// Joins each topic for which no join was sent on this connection; whether there was one.
+    async fn join_missing(&mut self, live: &mut Live) -> Result<bool, End> {
+        let mut any = false;
+        for (name, topic) in self.topics.iter_mut().filter(|(_, topic)| topic.join_ref.is_empty()) {
+            any = true;
+            topic.join_ref = live.reference();
+            let (join_ref, params) = (topic.join_ref.as_str(), JoinParams { last_offset: topic.last });
+            live.push(Some(join_ref), join_ref, &format!("{NOTIFICATION_PREFIX}{name}"), JOIN, &params).await?;
+        }
+        Ok(any)
     }
 
     fn take(&mut self, frame: &Arrived) -> Result<(), End> {
@@ -210,17 +185,25 @@ fn refused(name: &str, topic: &Follow, reply: &Reply) -> End {
 }
 
 fn joined_now(output: Output, name: &str, topic: &mut Follow, joined: &Joined) -> Result<(), Failure> {
-    if topic.known {
+    let known = topic.known;
+    let lost = match topic.join(joined) {
+        Outcome::Whole => None,
+        Outcome::Narrow(lost) | Outcome::Gap(lost) => Some(lost),
+    };
+    if let Some((from, to)) = lost.map(RangeInclusive::into_inner) {
+        output.remark(&format!(
+            "-- {name}: number {from} to {to} are not replayed; see `notifyx inbox --topic {name:?}`"
+        ));
+        event(output, &json!({ "event": "gap", "topic": name, "from": from, "to": to }))?;
+    }
+    if !topic.joined {
+        return Ok(());
+    }
+    if known {
         output.remark(&format!("-- listening to {name} again"));
     } else {
         let how = if joined.can_broadcast { "yours to publish to" } else { "published by its creator" };
         output.remark(&format!("-- subscribed to {name} ({how}); Ctrl-C ends the listening, not the subscription"));
-    }
-    if topic.join(joined) {
-        let offset = joined.offset;
-        output.remark(&format!(
-            "-- {name}: not all up to number {offset} is replayed; see `notifyx inbox --topic {name:?}`"
-        ));
     }
     event(output, &json!({ "event": "joined", "topic": name, "offset": joined.offset, "recovered": joined.recovered }))
 }
@@ -251,42 +234,7 @@ fn event(output: Output, record: &Value) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use notifyx_model::{Clock, TopicId};
-
     use super::*;
-
-    fn joined(offset: u64, recovered: bool) -> Joined {
-        let topic_id = TopicId::new(&Clock::system());
-        Joined { from_join: true, can_broadcast: false, topic_id, offset, recovered }
-    }
-
-    #[test]
-    fn a_first_join_begins_at_the_head() {
-        let mut topic = Follow::default();
-        assert!(!topic.join(&joined(7, false)), "nothing was asked for, nothing is missing");
-        assert!(topic.advance(8));
-    }
-
-    #[test]
-    fn what_was_printed_is_not_printed_again_after_a_rejoin() {
-        let mut topic = Follow { last: Some(3), ..Follow::default() };
-        assert!(!topic.join(&joined(5, true)));
-        assert_eq!([3, 4, 5, 5, 6].map(|offset| topic.advance(offset)), [false, true, true, false, true]);
-    }
-
-    #[test]
-    fn a_gap_is_told_and_left_behind() {
-        let mut topic = Follow { last: Some(3), ..Follow::default() };
-        assert!(topic.join(&joined(5_000, false)));
-        assert_eq!([4_000, 5_000, 5_001].map(|offset| topic.advance(offset)), [false, false, true]);
-    }
-
-    #[test]
-    fn a_topic_that_begins_anew_is_followed_from_its_new_head() {
-        let mut topic = Follow { last: Some(900), ..Follow::default() };
-        assert!(topic.join(&joined(2, false)));
-        assert!(topic.advance(3));
-    }
 
     #[test]
     fn a_refusal_is_final_only_before_the_first_join() {
@@ -294,7 +242,8 @@ mod tests {
             status: "error".into(),
             response: json!({ "success": false, "reason": "topic_inactive", "error": "topic `a` is inactive", "status": 409 }),
         };
-        let known = Follow { known: true, ..Follow::default() };
+        let mut known = Follow::default();
+        known.known = true;
         assert!(matches!(refused("a", &Follow::default(), &reply), End::Final(failure) if failure.code() == 1));
         assert!(matches!(refused("a", &known, &reply), End::Again(why) if why == "topic `a` is inactive"));
         let away = Reply { response: json!({ "reason": "service_unreachable", "status": 503 }), ..reply };
