@@ -41,6 +41,17 @@ impl Service {
         }
     }
 
+    /// The address under which it is registered; empty: where it listens.
+    pub(crate) fn advertise(self, settings: &mut Settings) -> &mut String {
+        match self {
+            Self::Discovery => &mut settings.discovery.advertise,
+            Self::Auth => &mut settings.auth.advertise,
+            Self::Persist => &mut settings.persist.advertise,
+            Self::Counter2pc => &mut settings.counter_2pc.advertise,
+            Self::Gateway => &mut settings.gateway.advertise,
+        }
+    }
+
     /// Where it keeps what it knows; the registry keeps nothing.
     pub(crate) fn database(self, settings: &mut Settings) -> Option<&mut DatabaseUrl> {
         match self {

@@ -1,6 +1,10 @@
 //! `notifyx up` and `notifyx <service>`: from settings to a running process and back.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use notifyx_chassis::telemetry;
 use serde_json::{Map, Value, json};
@@ -25,7 +29,10 @@ const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Every service in this process.
 pub(crate) fn up(placement: &Placement, global: &Global) -> Result<(), Failure> {
-    let settings = Loaded::up(placement).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+    let mut settings = Loaded::up(placement).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+    for service in Service::ALL {
+        advertise_loopback(service, &mut settings).map_err(Failure::machine("cannot find a free port"))?;
+    }
     // A registry and a secret of its own: nothing outside this process is needed.
     let secret = settings.cluster.secret.set().cloned().unwrap_or_else(cluster::random_secret);
     let platform = Platform::new(secret, Vec::new());
@@ -34,7 +41,14 @@ pub(crate) fn up(placement: &Placement, global: &Global) -> Result<(), Failure> 
 
 /// One service, as a part of a platform of several processes.
 pub(crate) fn one(service: Service, args: &OneService, global: &Global) -> Result<(), Failure> {
-    let settings = Loaded::one(service, args).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+    let mut settings = Loaded::one(service, args).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+    if is_everywhere(service, &mut settings) && service != Service::Discovery {
+        let (name, variable) = (service.name(), service.name().replace('-', "_").to_uppercase());
+        return Err(Failure::Usage(format!(
+            "{name} listens on every network: say by which address the other services reach it, \
+             NOTIFYX_{variable}__ADVERTISE=host:port or `advertise` under [{name}]"
+        )));
+    }
     let secret = settings.cluster.secret.set().cloned().ok_or_else(|| {
         Failure::Usage(format!(
             "{} needs the secret of its cluster: set NOTIFYX_CLUSTER__SECRET, or `secret` under [cluster] in a --config file",
@@ -49,6 +63,25 @@ pub(crate) fn one(service: Service, args: &OneService, global: &Global) -> Resul
         )));
     }
     serve(&[service], &settings, Platform::new(secret, discovery), global)
+}
+
+/// It listens on `0.0.0.0` or `[::]`, which nobody can call, and names no address that can be called.
+fn is_everywhere(service: Service, settings: &mut Settings) -> bool {
+    service.listen(settings).ip().is_unspecified() && service.advertise(settings).is_empty()
+}
+
+/// Within one process loopback reaches also a door that is open to every network. The registry must be told a port, so one
+/// that the system is to choose is chosen here; another program could take it before the door opens, and the start fails.
+fn advertise_loopback(service: Service, settings: &mut Settings) -> std::io::Result<()> {
+    if is_everywhere(service, settings) {
+        let listen = service.listen(settings);
+        if listen.port() == 0 {
+            listen.set_port(TcpListener::bind(*listen)?.local_addr()?.port());
+        }
+        let reached = reachable(*listen);
+        *service.advertise(settings) = reached.to_string();
+    }
+    Ok(())
 }
 
 fn serve(services: &[Service], settings: &Settings, platform: Platform, global: &Global) -> Result<(), Failure> {
@@ -151,4 +184,30 @@ fn tour(output: Output, gateway: SocketAddr, settings: &Settings) -> String {
         output.paint(Style::Faint, "data       "),
         settings.persist.database,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_to_every_network_is_registered_where_this_process_reaches_it() {
+        let placement = Placement { listen: Some([0, 0, 0, 0].into()), port: Some(0), ..Placement::default() };
+        let mut settings = Loaded::up(&placement).unwrap().settings;
+        for service in Service::ALL {
+            advertise_loopback(service, &mut settings).unwrap();
+        }
+        let port = settings.gateway.listen.port();
+        assert_ne!(port, 0);
+        assert_eq!(settings.gateway.advertise, format!("127.0.0.1:{port}"));
+        assert_eq!(settings.auth.advertise, "", "a door on loopback is registered where it is");
+    }
+
+    #[test]
+    fn one_service_on_every_network_must_say_how_it_is_reached() {
+        let placement = Placement { listen: Some([0, 0, 0, 0].into()), ..Placement::default() };
+        let global = Global { json: false, no_color: true, server: None };
+        let refused = one(Service::Counter2pc, &OneService { placement, discovery: Vec::new() }, &global).unwrap_err();
+        assert!(refused.to_string().contains("NOTIFYX_COUNTER_2PC__ADVERTISE=host:port"), "{refused}");
+    }
 }
