@@ -176,7 +176,7 @@ fn tour(output: Output, gateway: SocketAddr, settings: &Settings) -> String {
          Try it, in another terminal:\n{told}  \
          notifyx register ann@example.org\n  \
          notifyx login ann@example.org\n  \
-         notifyx subscribe billing &\n  \
+         notifyx subscribe billing              # until Ctrl-C; publish from one more terminal\n  \
          notifyx publish billing 'The invoices are out'\n\n\
          Ready. Ctrl-C stops it.",
         output.paint(Style::Faint, "API        "),
