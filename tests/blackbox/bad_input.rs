@@ -89,7 +89,7 @@ async fn rest_answers_bad_input(platform: &Platform) {
         (Method::GET, format!("/api/topics/{nowhere}"), Value::Null, 404),
         (Method::GET, "/api/topics/nonsense".into(), Value::Null, 400),
         (Method::POST, format!("/api/subscribers/{nowhere}"), json!({}), 404),
-        (Method::DELETE, format!("/api/subscribers/{bobs_id}"), Value::Null, 404),
+        (Method::DELETE, format!("/api/subscribers/{nowhere}"), Value::Null, 404),
         (Method::POST, format!("/api/notifications/{nowhere}/seen"), json!({}), 404),
         (Method::POST, format!("/api/notifications/{}/seen", bobs_published["id"].as_str().unwrap()), json!({}), 404),
         (Method::POST, format!("/api/topics/{bobs_id}/seen?up_to=1"), json!({}), 404),
@@ -189,14 +189,16 @@ async fn inner_doors_answer_bad_input(platform: &Platform) {
     let acks = send(committed.json(&json!({ "gids": [nowhere] }))).await.expect(200);
     assert!(acks["acks"][0]["violation"].is_object(), "a commit of nothing is a violation: {acks}");
 
+    let ann = platform.person("ann").await;
     for (service, path) in [
         ("auth", "/api/users"),
         ("persist", "/api/topics"),
-        ("counter-2pc", "/api/prepare_increment_2pc/00000000-0000-7000-8000-000000000000"),
+        ("counter-2pc", &format!("/api/prepare_increment_2pc/{}", ann.id)),
         ("discovery", "/api/register"),
     ] {
         let post = |body: Vec<u8>| {
             let request = platform.door(service).request(Method::POST, path).header("x-notifyx-cluster", secret);
+            let request = request.header("x-notifyx-user", format!("{} {}", ann.id, ann.email));
             send(request.header("content-type", "application/json").body(body))
         };
         post(b"{".to_vec()).await.refused(400);
@@ -223,7 +225,7 @@ async fn bad_frames_harm_no_other_channel(platform: &Platform) {
     for name in ["x".repeat(201), "a\u{0}b".into(), " a".into()] {
         socket.try_join(&format!("notification:{name}"), json!({})).await.unwrap_err();
     }
-    for params in [json!({ "last_offset": -1 }), json!({ "last_offset": "1" }), json!([1])] {
+    for params in [json!({ "last_offset": -1 }), json!({ "last_offset": "1" }), json!("1")] {
         socket.try_join(&format!("notification:{}", unique("t")), params).await.unwrap_err();
     }
     // Pushes that cannot be, on a channel that lives on.

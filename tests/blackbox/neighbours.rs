@@ -15,11 +15,11 @@ async fn two_platforms_stand_side_by_side() {
     let topic = unique("the-same-name");
     let ((), ()) = tokio::join!(
         async {
-            here.create_topic(&topic).await;
+            here.subscribe(&here.create_topic(&topic).await).await;
             here.publish(&topic, "here").await;
         },
         async {
-            there.create_topic(&topic).await;
+            there.subscribe(&there.create_topic(&topic).await).await;
             there.publish(&topic, "there").await;
         }
     );

@@ -28,7 +28,7 @@ async fn every_outcome_has_its_status(platform: &Platform) {
     let by_id = publish(json!({ "topic_id": topic_id, "message": "by id", "priority": 9 })).await.expect(201);
     assert_eq!((&by_name["offset"], &by_id["offset"], &by_id["topic"]), (&json!(1), &json!(2), &json!(topic)));
     let status = ann.api.get(&format!("/api/2pc/{}", by_id["gid"].as_str().unwrap())).await.expect(200);
-    assert_eq!((&status["state"], &status["applied"]), (&json!("committed"), &json!(2)), "{status}");
+    assert_eq!(status["state"], "committed", "{status}");
 
     ann.api.post("/api/topics", json!({ "name": topic })).await.refused(409);
     let unknown = publish(json!({ "topic": unique("unknown"), "message": "m" })).await;

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
-import { VERSIONS, answer, connect, join, ok, socket } from "./harness/client.js";
+import { VERSIONS, answer, connect, join, left, ok, socket } from "./harness/client.js";
 import { unique } from "./harness/platform.js";
-import { Collected, within } from "./harness/wait.js";
+import { Collected } from "./harness/wait.js";
 
 /** The tests against a platform that `start` starts: each file runs them against one form. */
 export function clientTests(start) {
@@ -104,9 +104,7 @@ export function clientTests(start) {
         const shared = await connected(Socket, platform, bob);
         await join(await connected(Socket, platform, ann), topic);
         const first = await join(shared, topic);
-        const closed = new Promise((resolve) => first.channel.onClose(resolve));
-        await ok(first.channel.leave());
-        await within(5_000, closed, "the channel to close");
+        await left(shared, first.channel);
         await platform.insist(ann, topic, "while away");
         const second = await join(shared, topic, { last_offset: first.joined.offset });
         assert.equal(second.joined.recovered, true);
@@ -238,8 +236,7 @@ export function clientTests(start) {
           assert.equal(joined.recovered, true);
           const some = Math.min(7, COUNT - offsets.length);
           const got = (await received.count(some, "new_notification")).map((n) => n.offset);
-          await ok(channel.leave());
-          // All that arrived before the leave was answered is in order and without a gap.
+          await left(shared, channel);
           const expected = got.map((_, n) => offsets.length + n + 1);
           assert.deepEqual(got, expected);
           offsets.push(...got);

@@ -6,7 +6,10 @@ use std::{
     ops::Deref,
     path::PathBuf,
     process::Command,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -266,10 +269,12 @@ fn postgres() -> &'static Server {
     SERVER.get_or_init(Server::start)
 }
 
-/// A port that stays ours between two starts: below those that the system hands out.
+/// A port that stays ours between two starts: below those that the system hands out, and given once.
 pub(crate) fn fixed_port() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 9_000).expect("below 9,000");
-    (first..32_000)
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() * 16 % 9_000).expect("below 9,000");
+    (0..3_000)
+        .map(|_| first + GIVEN.fetch_add(1, Ordering::Relaxed))
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("one of thousands is free")
 }

@@ -1,5 +1,6 @@
 // The official client in each version, as an application uses it.
 
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { WebSocket } from "ws";
 import { Collected, within } from "./wait.js";
@@ -9,7 +10,7 @@ const require = createRequire(import.meta.url);
 export const VERSIONS = ["1.6", "1.7", "1.8"].map((version) => ({
   version,
   Socket: require(`phoenix-${version}`).Socket,
-  release: require(`phoenix-${version}/package.json`).version,
+  release: JSON.parse(readFileSync(new URL(`../node_modules/phoenix-${version}/package.json`, import.meta.url))).version,
 }));
 
 /** An unconnected socket; `options` are the client's own. */
@@ -47,4 +48,20 @@ export async function join(socket, topic, params = {}) {
   channel.on("new_notification", received.push);
   const joined = await ok(channel.join());
   return { channel, received, joined };
+}
+
+/**
+ * Leaves, and waits until the server has closed the channel. (The client calls a leave done as soon as it is sent; what the
+ * server pushes until it has read it would reach the next channel of the topic.)
+ */
+export function left(socket, channel) {
+  const closed = new Promise((resolve) => {
+    const handler = socket.onMessage(({ topic, event }) => {
+      if (topic !== channel.topic || event !== "phx_close") return;
+      socket.off([handler]);
+      resolve();
+    });
+  });
+  channel.leave();
+  return within(10_000, closed, `the end of ${channel.topic}`);
 }

@@ -1,7 +1,7 @@
 // A running platform: `notifyx up` on SQLite, or a process per service with two of persist on Postgres.
 
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -27,27 +27,38 @@ export class Platform {
   }
 
   /** Everything in one process. */
-  static async up() {
-    const platform = new Platform();
-    platform.port = await freePort();
-    const data = mkdtempSync(join(tmpdir(), "notifyx-js-"));
-    platform.place = ["--data", data];
-    platform.ended.push(() => rmSync(data, { recursive: true, force: true }));
-    platform.front = "up";
-    await platform.start("up");
-    return platform;
+  static up() {
+    return new Platform().#whole(async (platform) => {
+      const data = mkdtempSync(join(tmpdir(), "notifyx-js-"));
+      platform.place = ["--data", data];
+      platform.ended.push(() => rmSync(data, { recursive: true, force: true }));
+      platform.front = "up";
+      await platform.start("up");
+    });
   }
 
   /** A process per service; two of persist commit side by side. */
-  static async separate() {
-    const platform = new Platform();
-    platform.port = await freePort();
-    platform.place = ["--database", `${await postgres(platform)}/notifyx`];
-    platform.front = "gateway";
-    const { discovery } = await platform.start("discovery");
-    platform.registry = ["--discovery", `http://${discovery}`];
-    await Promise.all(["auth", "persist-1", "persist-2", "counter-2pc", "gateway"].map((name) => platform.start(name)));
-    return platform;
+  static separate() {
+    return new Platform().#whole(async (platform) => {
+      platform.place = ["--database", `${await postgres(platform)}/notifyx`];
+      platform.front = "gateway";
+      const { discovery } = await platform.start("discovery");
+      platform.registry = ["--discovery", `http://${discovery}`];
+      const others = ["auth", "persist-1", "persist-2", "counter-2pc", "gateway"];
+      await Promise.all(others.map((name) => platform.start(name)));
+    });
+  }
+
+  /** All of it is started, or nothing of it stays. */
+  async #whole(start) {
+    this.port = await fixedPort();
+    try {
+      await start(this);
+    } catch (error) {
+      await this.stop("SIGKILL");
+      throw error;
+    }
+    return this;
   }
 
   /** Starts one process, for the first time or again, and gives its addresses. */
@@ -84,9 +95,9 @@ export class Platform {
     return `ws://127.0.0.1:${this.port}/socket`;
   }
 
-  async stop() {
+  async stop(signal) {
     // The gateway first: it says goodbye while the others still answer.
-    for (const process of [...this.running.values()].reverse()) await process.end();
+    for (const process of [...this.running.values()].reverse()) await process.end(signal);
     for (const end of this.ended.reverse()) await end();
   }
 
@@ -125,7 +136,8 @@ export class Platform {
 
   /** Publishes under a key, again and again until it is answered with 201: over restarts of the server. */
   async insist(person, topic, message) {
-    const request = { token: person.token, body: { topic, message }, headers: { "idempotency-key": message } };
+    const key = encodeURIComponent(`${topic}/${message}`);
+    const request = { token: person.token, body: { topic, message }, headers: { "idempotency-key": key } };
     for (const deadline = Date.now() + 45_000; ; ) {
       const answer = await this.call("POST", "/api/notifications", request).catch((error) => ({ status: 0, error }));
       if (answer.status === 201) return answer.body;
@@ -136,15 +148,26 @@ export class Platform {
   }
 }
 
-/** A port that stays ours between two starts: below those that the system hands out. */
-async function freePort() {
-  for (let port = 20_000 + (process.pid % 9_000); ; port += 1) {
-    const free = await new Promise((resolve) => {
-      const server = createServer().once("error", () => resolve(false));
-      server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
-    });
-    if (free) return port;
+/** The next port to try. Other test processes, of neighbouring numbers, begin elsewhere. */
+let nextPort = 20_000 + ((process.pid * 16) % 11_000);
+
+/** A port that stays ours between two starts: below those that the system hands out, and given once. */
+async function fixedPort() {
+  for (;;) {
+    const port = await bound(nextPort++);
+    if (port) return port;
   }
+}
+
+/** The port that listening there gives, or nothing where it is taken. */
+function bound(port) {
+  return new Promise((resolve) => {
+    const server = createServer().once("error", () => resolve());
+    server.listen(port, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
 }
 
 /** The URL of a PostgreSQL server of our own, started as the Rust tests start theirs. */
@@ -153,9 +176,11 @@ async function postgres(platform) {
   const debian = "/usr/lib/postgresql";
   const versions = existsSync(debian) ? readdirSync(debian).sort().reverse() : [];
   const folders = [...process.env.PATH.split(":"), ...versions.map((version) => join(debian, version, "bin"))];
-  const binaries = folders.find((folder) => existsSync(join(folder, "initdb")));
-  if (!binaries) throw new Error("no initdb on the path: `make setup` installs it");
-  const port = await freePort();
+  const initdb = folders.map((folder) => join(folder, "initdb")).find(existsSync);
+  if (!initdb) throw new Error("no initdb on the path: `make setup` installs it");
+  // A link on the path may stand alone; its neighbours are where it points.
+  const binaries = dirname(realpathSync(initdb));
+  const port = await bound(0);
   const folder = mkdtempSync(join(tmpdir(), "notifyx-pg-"));
   const script = join(ROOT, "crates/database/src/testing/postgres.sh");
   const server = new Process("postgres", "bash", [script, binaries, folder, String(port)]);

@@ -45,7 +45,7 @@ export class Process {
 
   /** Ends it and gives its exit code. */
   async end(signal = "SIGTERM") {
-    this.child.kill(signal);
+    if (this.child.exitCode === null) this.child.kill(signal);
     return within(12_000, this.exited, `the end of ${this.name}`);
   }
 
