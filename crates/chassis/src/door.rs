@@ -277,6 +277,10 @@ mod tests {
         body
     }
 
+    async fn raw(body: web::Bytes) -> web::Bytes {
+        body
+    }
+
     async fn open() -> (Running, String, Context) {
         let context = Context {
             clock: Clock::system(),
@@ -304,7 +308,8 @@ mod tests {
                 config
                     .route("/whoami", web::get().to(whoami))
                     .route("/cluster", web::get().to(cluster_only))
-                    .route("/echo", web::post().to(echo));
+                    .route("/echo", web::post().to(echo))
+                    .route("/raw", web::post().to(raw));
             })
             .listen("127.0.0.1:0".parse().unwrap())
             .await
@@ -360,6 +365,8 @@ mod tests {
         assert_eq!(problem(post("{".into()).send().await.unwrap()).await, (400, "body_invalid".into()));
         let large = post(format!("\"{}\"", "x".repeat(2 * 1024 * 1024))).send().await.unwrap();
         assert_eq!(problem(large).await, (413, "body_too_large".into()));
+        let raw = http.post(format!("{base}/raw")).body(vec![b' '; 2 * 1024 * 1024]);
+        assert_eq!(problem(raw.send().await.unwrap()).await, (413, "body_too_large".into()));
         let text = http.post(format!("{base}/echo")).body("{}").send().await.unwrap();
         assert_eq!(problem(text).await, (415, "content_type_invalid".into()));
         let nowhere = http.get(format!("{base}/nowhere")).send().await.unwrap();

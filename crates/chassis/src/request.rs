@@ -8,16 +8,16 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         StatusCode,
-        header::{ALLOW, HeaderName, HeaderValue},
+        header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue},
     },
     middleware::Next,
     web,
 };
-use notifyx_wire::{header, trace::TraceContext};
+use notifyx_wire::{header, rest::Problem, trace::TraceContext};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use tracing::Instrument;
 
-use crate::Failure;
+use crate::{Failure, door::BODY_BYTES_MAX};
 
 /// Requests by route pattern, method and status; app data.
 #[derive(Clone, Debug)]
@@ -82,6 +82,11 @@ pub async fn observe(
             response.headers_mut().insert(ALLOW, allowed);
         }
     }
+    if status == StatusCode::PAYLOAD_TOO_LARGE && !is_problem(&response) {
+        // A handler that takes the raw body: actix counts the bytes and answers in plain text.
+        let said = Failure::made(413, "body_too_large", format!("the body has more than {BODY_BYTES_MAX} bytes"));
+        response = response.into_response(trace.scope(async { said.error_response() }).await);
+    }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(HeaderName::from_static(header::REQUEST_ID), value);
     }
@@ -94,6 +99,10 @@ pub async fn observe(
     let _entered = span.enter();
     tracing::debug!(status = status.as_u16(), seconds, "answered");
     Ok(response)
+}
+
+fn is_problem(response: &ServiceResponse<BoxBody>) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == Problem::MEDIA_TYPE)
 }
 
 pub(crate) fn method_not_allowed() -> Failure {

@@ -8,7 +8,10 @@ use notifyx_wire::phoenix::{
         UNSUBSCRIBE,
     },
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize,
+    de::{Error as _, IgnoredAny},
+};
 
 use super::{channel::Kind, fault::Fault};
 
@@ -68,6 +71,11 @@ impl Request {
 
 fn read<'de, T: Deserialize<'de>>(event: &'static str, payload: Payload<'de>) -> Result<T, Fault> {
     match payload {
+        // serde would take a struct's fields in order from an array: what the client meant is not known then.
+        Payload::Json(json) if json.get().starts_with('[') => {
+            let source = serde_json::Error::custom("invalid type: sequence, expected an object");
+            Err(Fault::BadPayload { event, source })
+        }
         Payload::Json(json) => serde_json::from_str(json.get()).map_err(|source| Fault::BadPayload { event, source }),
         Payload::Bytes(_) => Err(Fault::BinaryPayload(event)),
     }
@@ -95,6 +103,7 @@ mod tests {
             (NEW_NOTIFICATION, r#"{"message":"a","priority":10}"#, "priority 10 is not 0 to 9"),
             (NEW_NOTIFICATION, r#"{"message":"a","prioritty":1}"#, "unknown field `prioritty`, expected one of"),
             (NEW_NOTIFICATION, r#"{"message":"a","to":"ann"}"#, "expected a sequence"),
+            (NEW_NOTIFICATION, r#"["a"]"#, "expected an object"),
             (SEEN, r#"{"id":"5"}"#, "UUID"),
             (JOIN, r#"{"last_offset":"5"}"#, "expected u64"),
             ("dance", "{}", "event `dance` is not known in channel `notification:t`"),
