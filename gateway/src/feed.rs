@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use notifyx_mesh::BusReceiver;
 use notifyx_model::{Notification, TopicId, TopicName};
 use notifyx_wire::{
@@ -54,6 +55,13 @@ const READ_MAX: u32 = 256;
 /// Gaps read at once; others wait, so that a store that comes back is not run over.
 const READS_AT_ONCE: usize = 16;
 
+/// Hints taken at once, and notifications that cross to a worker thread together: a group commit tells of its publishes one
+/// by one, and what goes out together costs a socket one write.
+const BURST_MAX: usize = 64;
+
+/// A burst holds no more than this, or one larger frame.
+const BURST_BYTES_MAX: usize = 64 * 1024;
+
 /// Topics per look, as persist allows.
 const HEADS_MAX: usize = 10_000;
 
@@ -92,7 +100,10 @@ pub(crate) async fn run(
                 None => return,
             },
             hint = bus.recv(), if bus_open => match hint {
-                Some(hint) => feed.hint(hint).await,
+                Some(hint) => {
+                    let waiting = std::iter::from_fn(|| bus.recv().now_or_never().flatten());
+                    feed.hints(std::iter::once(hint).chain(waiting.take(BURST_MAX - 1)).collect()).await;
+                }
                 None => bus_open = false,
             },
             Some(read) = feed.reads.join_next(), if !feed.reads.is_empty() => {
@@ -181,17 +192,23 @@ impl Feed {
         }
     }
 
-    async fn hint(&mut self, notification: Arc<Notification>) {
-        let topic = notification.topic.clone();
-        let outcome = match self.topics.get_mut(&topic) {
-            None => "unfollowed",
-            Some(followed) => match followed.order.take(notification) {
-                Arrival::Double => "double",
-                Arrival::Kept => "taken",
-            },
-        };
-        self.metrics.hints.with_label_values(&[outcome]).inc();
-        if outcome == "taken" {
+    async fn hints(&mut self, hints: Vec<Arc<Notification>>) {
+        let mut touched: Vec<TopicName> = Vec::new();
+        for notification in hints {
+            let topic = notification.topic.clone();
+            let outcome = match self.topics.get_mut(&topic) {
+                None => "unfollowed",
+                Some(followed) => match followed.order.take(notification) {
+                    Arrival::Double => "double",
+                    Arrival::Kept => "taken",
+                },
+            };
+            self.metrics.hints.with_label_values(&[outcome]).inc();
+            if outcome == "taken" && !touched.contains(&topic) {
+                touched.push(topic);
+            }
+        }
+        for topic in touched {
             self.advance(&topic).await;
         }
     }
@@ -200,17 +217,19 @@ impl Feed {
     async fn advance(&mut self, topic: &TopicName) -> usize {
         let Some(followed) = self.topics.get_mut(topic) else { return 0 };
         let mut delivered = 0;
-        while let Some(notification) = followed.order.deliver() {
-            let frame = encode(&notification);
-            let dispatch = Dispatch { notification, frame };
+        loop {
+            let burst = next_burst(&mut followed.order);
+            if burst.is_empty() {
+                break;
+            }
+            delivered += burst.len();
             let mut gone = Vec::new();
             for worker in &followed.workers {
-                if !self.hub.tell(*worker, ToWorker::Dispatch(dispatch.clone())).await {
+                if !self.hub.tell(*worker, ToWorker::Dispatch(burst.clone())).await {
                     gone.push(*worker);
                 }
             }
             followed.workers.retain(|worker| !gone.contains(worker));
-            delivered += 1;
         }
         self.await_gap(topic, GAP_WAIT);
         delivered
@@ -337,6 +356,18 @@ impl Feed {
             }
         }
     }
+}
+
+/// What is in line now, encoded.
+fn next_burst(order: &mut Order) -> Arc<[Dispatch]> {
+    let mut bytes = 0;
+    let in_line = std::iter::from_fn(|| {
+        let notification = (bytes < BURST_BYTES_MAX).then(|| order.deliver()).flatten()?;
+        let frame = encode(&notification);
+        bytes += frame.len();
+        Some(Dispatch { notification, frame })
+    });
+    in_line.take(BURST_MAX).collect()
 }
 
 #[cfg(test)]

@@ -43,15 +43,13 @@ impl Setup {
 
 async fn offsets(line: &mut WorkerLine, count: usize) -> Vec<u64> {
     let mut taken = Vec::new();
-    while taken.len() < count {
-        let rest = count - taken.len();
-        tokio::time::timeout(Duration::from_secs(60), line.take(&mut taken, rest)).await.expect("it comes in a minute");
+    let mut offsets = Vec::new();
+    while offsets.len() < count {
+        tokio::time::timeout(Duration::from_secs(60), line.take(&mut taken, 1)).await.expect("it comes in a minute");
+        let Some(ToWorker::Dispatch(burst)) = taken.pop() else { panic!("a burst comes") };
+        offsets.extend(burst.iter().map(|dispatch| dispatch.notification.offset));
     }
-    let offset = |message| match message {
-        ToWorker::Dispatch(dispatch) => dispatch.notification.offset,
-        other => panic!("{other:?}"),
-    };
-    taken.into_iter().map(offset).collect()
+    offsets
 }
 
 async fn nothing_comes(line: &mut WorkerLine) {
@@ -167,4 +165,23 @@ async fn a_worker_that_is_gone_does_not_hold_up_the_others() {
     drop(gone);
     setup.platform.announce("t", "m");
     assert_eq!(offsets(&mut line, 1).await, [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_line_together_crosses_together_within_bounds() {
+    let setup = Setup::new();
+    let (mut line, _) = setup.worker(0).await;
+    for notification in setup.commit(BURST_MAX + 1) {
+        setup.platform.bus.publish(notification);
+    }
+    let large = "m".repeat(BURST_BYTES_MAX / 2);
+    (0..3).for_each(|_| setup.platform.announce("t", &large));
+    let mut sizes = Vec::new();
+    let mut taken = Vec::new();
+    while sizes.iter().sum::<usize>() < BURST_MAX + 4 {
+        line.take(&mut taken, 1).await;
+        let Some(ToWorker::Dispatch(burst)) = taken.pop() else { panic!("a burst comes") };
+        sizes.push(burst.len());
+    }
+    assert_eq!(sizes, [BURST_MAX, 3, 1]);
 }

@@ -33,9 +33,9 @@ pub(crate) use run::{Dispatch, Run};
 pub(crate) use watch::{Viewing, Watch};
 pub(crate) use worker::{Connection, Seat, Worker};
 
-/// Messages that may wait for one worker thread. A full inbox holds up the feed, and through it the bus, which may lose
+/// Bursts that may wait for one worker thread. A full inbox holds up the feed, and through it the bus, which may lose
 /// hints: the store has them.
-const INBOX_MAX: usize = 1024;
+const INBOX_MAX: usize = 256;
 
 /// Which worker thread; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +44,8 @@ pub(crate) struct WorkerId(pub(crate) usize);
 /// What crosses to a worker thread.
 #[derive(Clone, Debug)]
 pub(crate) enum ToWorker {
-    Dispatch(Dispatch),
+    /// Of one topic, in order; what is ready together crosses together.
+    Dispatch(Arc<[Dispatch]>),
     Revoked(Revocation),
     Drain,
 }

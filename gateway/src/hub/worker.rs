@@ -26,7 +26,7 @@ use super::{
 };
 use crate::platform::SocketUser;
 
-/// Messages taken from the inbox at once: what waits for a topic goes out in one write per socket.
+/// Bursts taken from the inbox at once: what waits for a topic goes out in one write per socket.
 const TAKEN_AT_ONCE: usize = 64;
 
 /// Sockets served before others on this thread get their turn.
@@ -115,12 +115,12 @@ impl Worker {
         let mut topics: Vec<(Rc<Topic>, Vec<Dispatch>)> = Vec::new();
         for message in taken.drain(..) {
             match message {
-                ToWorker::Dispatch(dispatch) => {
-                    let name = &dispatch.notification.topic;
+                ToWorker::Dispatch(burst) => {
+                    let Some(name) = burst.first().map(|first| &first.notification.topic) else { continue };
                     if let Some((_, waiting)) = topics.iter_mut().find(|(topic, _)| topic.name == *name) {
-                        waiting.push(dispatch);
+                        waiting.extend_from_slice(&burst);
                     } else if let Some(topic) = self.topics.borrow().get(name) {
-                        topics.push((topic.clone(), vec![dispatch]));
+                        topics.push((topic.clone(), burst.to_vec()));
                     }
                 }
                 ToWorker::Revoked(revocation) => self.revoke(revocation),
