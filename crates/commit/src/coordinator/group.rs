@@ -208,25 +208,26 @@ impl Inner {
         }
     }
 
-    /// Where earlier commits stand: persist answers a repeated commit with the place it gave the notification.
+    /// Where earlier commits stand, of those that both participants have applied: each answers a repeated commit with what
+    /// it did before, or does it now.
     async fn standing(&self, gids: Vec<Gid>) -> Vec<(Gid, Applied)> {
         if gids.is_empty() {
             return Vec::new();
         }
         let within = Duration::from_millis(self.config.answer_within_ms);
         let call = GidBatch { gids };
-        match tokio::time::timeout(within, self.ports.persist.commit(&call, within)).await {
-            Ok(Ok(acks)) => call
-                .gids
-                .into_iter()
-                .zip(acks)
-                .filter_map(|(gid, ack)| match ack {
-                    Ack::Done { applied } => Some((gid, applied?)),
-                    Ack::Violation(_) | Ack::Error(_) => None,
-                })
-                .collect(),
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        }
+        let both = async {
+            tokio::try_join!(self.ports.persist.commit(&call, within), self.ports.counter.commit(&call, within))
+        };
+        let Ok(Ok((persist, counter))) = tokio::time::timeout(within, both).await else { return Vec::new() };
+        call.gids
+            .iter()
+            .zip(persist.into_iter().zip(counter))
+            .filter_map(|(gid, acks)| match acks {
+                (Ack::Done { applied }, Ack::Done { .. }) => Some((*gid, applied?)),
+                _ => None,
+            })
+            .collect()
     }
 }
 

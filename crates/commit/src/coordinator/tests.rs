@@ -350,6 +350,22 @@ async fn a_key_answers_with_the_transaction_that_holds_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_repeated_key_is_applied_only_when_both_have_applied_it() {
+    let world = World::new();
+    let (coordinator, gateway) = world.gateway();
+    gateway.strike_times("commit counter", ALWAYS, Fault::Fail);
+    let sent = keyed("hello", "k");
+    coordinator.publish(sent.clone()).await;
+    let repeated = coordinator.publish(again(&sent)).await;
+    assert!(matches!(repeated, Outcome::Known { applied: None, .. }), "persist alone is not all: {repeated:?}");
+    gateway.heal();
+    let repeated = coordinator.publish(again(&sent)).await;
+    assert!(matches!(repeated, Outcome::Known { applied: Some(_), .. }), "{repeated:?}");
+    assert_eq!(world.counter.state(gid(&sent)), Some(participant::State::Committed));
+    world.settle_and_check().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_key_sent_many_times_at_once_commits_once() {
     let world = World::new();
     let (coordinator, _) = world.gateway();
