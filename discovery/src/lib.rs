@@ -9,11 +9,18 @@ mod http;
 mod instances;
 mod metrics;
 
-use std::{net::SocketAddr, num::NonZeroU64, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU64,
+    sync::{Arc, OnceLock},
+};
 
 use actix_web::web::Data;
-use notifyx_chassis::{Context, Door, Running, StartError};
-use notifyx_model::ServiceName;
+use async_trait::async_trait;
+use notifyx_chassis::{Context, Door, Identify, Running, StartError, Unavailable};
+use notifyx_mesh::{Mesh, MeshConfig, Sessions};
+use notifyx_model::{ServiceName, Token};
+use notifyx_wire::rest::auth::Identity;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
@@ -54,19 +61,24 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let instances = Arc::new(Instances::new(config.clone(), context.clock.clone(), metrics));
     let stopping = context.shutdown.child_token();
     let rules = Data::new(Discovery { instances: instances.clone(), stopping: stopping.clone() });
-    let figured = instances.clone();
+    let (figured, readers, registry) = (instances.clone(), Arc::new(Readers::default()), door.registry().clone());
     let mut running = door
         .config(&config)
         .figures(move || figured.figures())
+        .identify(readers.clone())
         .openapi(ApiDoc::openapi())
         .routes(move |routes| http::routes(routes.app_data(rules.clone())))
         .listen(config.listen)
         .await?;
     enter_itself(&instances, &config.advertise, running.address());
+    let mesh = readers.ask_auth(&context, running.address(), &registry);
 
     let ended = CancellationToken::new();
     let expiring = context.runtime.spawn(expire(instances, ended.clone()));
-    running.before_stop(async move { stopping.cancel() });
+    running.before_stop(async move {
+        stopping.cancel();
+        mesh.stop().await;
+    });
     running.after_stop(async move {
         ended.cancel();
         if let Err(error) = expiring.await {
@@ -74,6 +86,30 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
         }
     });
     Ok(running)
+}
+
+/// People who read the lists and pages. Whose a token is auth knows, which is found here, as by everyone else; until it is
+/// there, only the cluster's secret opens these doors.
+#[derive(Default)]
+struct Readers(OnceLock<Arc<Sessions>>);
+
+impl Readers {
+    fn ask_auth(&self, context: &Context, bound: SocketAddr, metrics: &prometheus::Registry) -> Mesh {
+        let ip = if bound.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { bound.ip() };
+        let own = vec![format!("http://{}", SocketAddr::new(ip, bound.port()))];
+        let (secret, clock) = (context.cluster.secret().clone(), context.clock.clone());
+        let mesh = Mesh::start(&MeshConfig::default(), own, secret, clock.clone(), metrics, CancellationToken::new());
+        self.0.get_or_init(|| Sessions::start(mesh.clone(), clock));
+        mesh
+    }
+}
+
+#[async_trait]
+impl Identify for Readers {
+    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+        let sessions = self.0.get().ok_or_else(|| Unavailable("the registry is starting".to_owned()))?;
+        sessions.identify(token).await.map_err(|error| Unavailable(error.to_string()))
+    }
 }
 
 /// So that Prometheus finds it like the others.

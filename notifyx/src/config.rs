@@ -130,11 +130,16 @@ impl<T: DeserializeOwned> Layers<T> {
         })
     }
 
-    /// Text without a type: read as TOML (`4000`, `true`, `["a"]`) or taken as it is, whichever the key accepts.
+    /// Text without a type: read as TOML (`4000`, `true`, `["a"]`), as a list with commas where the key takes a list, or
+    /// taken as it is, whichever the key accepts.
     fn set_text(&mut self, key: &[String], text: &str, origin: &Origin) -> Result<(), Refused> {
         let typed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
         let plain = Value::String(text.to_owned());
         let candidates = match (typed, find(&self.defaults, key)) {
+            (None, Some(Value::Array(_))) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                vec![Value::Array(items.map(|item| Value::String(item.to_owned())).collect())]
+            }
             (Some(typed), Some(Value::String(_))) => vec![plain, typed],
             (Some(typed), _) => vec![typed, plain],
             (None, _) => vec![plain],

@@ -99,6 +99,8 @@ impl fmt::Debug for Coordinator {
 struct Pending {
     gid: Gid,
     transaction: Arc<Transaction>,
+    /// Of the request that asked for it.
+    trace: Option<TraceContext>,
 }
 
 struct Inner {
@@ -144,8 +146,8 @@ impl Coordinator {
         let grouped = inner.clone();
         let groups = Batcher::start(groups_options, weigh, move |batch| {
             let inner = grouped.clone();
-            // A group is a request of its own in the traces of the participants.
-            TraceContext::begin().scope(async move { inner.group(batch).await })
+            let trace = trace_of(&batch);
+            trace.scope(async move { inner.group(batch).await })
         });
         Self { inner, groups, clock }
     }
@@ -155,7 +157,11 @@ impl Coordinator {
         let gid = transaction.gid.unwrap_or_else(|| Gid::new(&self.clock));
         let outcome = match transaction.idem_key.as_deref().map_or(Ok(()), check_key) {
             Err(problem) => Outcome::Refused { gid, problem },
-            Ok(()) => match self.groups.submit(Pending { gid, transaction: Arc::new(transaction) }).await {
+            Ok(()) => match self
+                .groups
+                .submit(Pending { gid, transaction: Arc::new(transaction), trace: TraceContext::current() })
+                .await
+            {
                 Ok(outcome) => outcome,
                 // The group broke off: recovery ends what it had begun.
                 Err(Rejected::Lost(_)) => Outcome::Unknown { gid },
@@ -231,6 +237,21 @@ fn acknowledger(config: &Config, store: Arc<dyn CoordinatorStore>, metrics: Metr
             answers
         }
     })
+}
+
+/// A lone publish is followed through the participants under its own request's id. A group of several is a request of its
+/// own there; the log says which requests it carries, and the participants name the gids.
+fn trace_of(group: &[Pending]) -> TraceContext {
+    if let [Pending { trace: Some(trace), .. }] = group {
+        return trace.child();
+    }
+    let trace = TraceContext::begin();
+    let group_id = trace.request_id();
+    for Pending { gid, trace, .. } in group {
+        let request_id = trace.map(TraceContext::request_id);
+        tracing::debug!(%gid, request_id, group_id, "publish {gid} goes with a group");
+    }
+    trace
 }
 
 /// What one publish adds to a call, at most: JSON escapes a control character to six bytes and a quote to two.
