@@ -1,4 +1,4 @@
-//! Fan-out: one topic, many sockets; each message is to reach all of them before the next one of its publisher is sent.
+//! Fan-out: one topic, many sockets; messages are sent one or several at once, and the next when every socket has them.
 //!
 //! Targets are measured in turns within the same run, round by round: the machine drifts, and only what was measured side
 //! by side can be compared.
@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::Barrier, task::JoinSet, time::timeout};
 
 use self::report::Report;
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A message that has not reached every socket by then never will.
-const LANDING_TIMEOUT: Duration = Duration::from_secs(20);
+const LANDING_TIMEOUT: Duration = Duration::from_secs(60);
 /// Sockets rest before their memory is told: what joining needed is freed by then.
 const REST: Duration = Duration::from_secs(1);
 /// Before the first figure: allocators, caches and connections have their size.
@@ -40,10 +40,10 @@ pub(crate) struct Fanout {
     /// Sockets that join the topic
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) sockets: u32,
-    /// Messages per round, for each that may be in flight
+    /// Turns per round: each sends as many messages as are to be in flight
     #[arg(long, value_name = "M", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) messages: u32,
-    /// Messages in flight; several are measured one after the other
+    /// Messages in flight: so many are sent at once, the next when all have landed. Several numbers are measured in turns
     #[arg(long, value_name = "K", value_delimiter = ',', default_values_t = [1, 16], value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) in_flight: Vec<u32>,
     /// Rounds; each measures every target once
@@ -198,8 +198,10 @@ async fn fly(stand: &Stand, args: &Fanout, in_flight: u32, messages: u32, next_s
     let (server_before, client_before) = (server_cpu()?, Process::this().cpu_s()?);
 
     let mut workers = JoinSet::new();
+    // The next messages follow when all of these have landed: without it one of them would fly ahead of the others.
+    let turn = Arc::new(Barrier::new(publishers.len()));
     for (worker, mut publisher) in (0..in_flight).zip(publishers) {
-        let flight = flight.clone();
+        let (flight, turn) = (flight.clone(), turn.clone());
         workers.spawn(async move {
             for seq in flight.of_worker(worker) {
                 flight.sent(seq);
@@ -212,6 +214,7 @@ async fn fly(stand: &Stand, args: &Fanout, in_flight: u32, messages: u32, next_s
                         LANDING_TIMEOUT.as_secs()
                     )));
                 }
+                turn.wait().await;
             }
             Ok(())
         });

@@ -1,7 +1,7 @@
 //! One run of numbered messages: when each was sent, answered, first and last delivered.
 //!
 //! Written by the publishers and by the crowd's thread at once; read when the run is over. Worker `w` of `n` sends the
-//! messages `w`, `w + n`, …, each when the one before it has reached every socket: `n` are in flight.
+//! messages `w`, `w + n`, …, and waits for each to land.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},

@@ -11,8 +11,8 @@ use tokio::{
 
 use crate::error::Error;
 
-/// Longer than any deadline of the gateway, so that its own answer comes first.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than any deadline of the gateway, so that its own answer comes first, and than a busy machine delays one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Debug)]
