@@ -8,7 +8,7 @@ use notifyx_wire::rest::{
     Problem,
     auth::Credentials,
     gateway::{PublishAnswer, PublishRequest},
-    persist::{Head, InboxItem, Log, Topic, Unread},
+    persist::{Head, InboxItem, Log, Subscriber, Topic, Unread},
 };
 use std::sync::Arc;
 
@@ -48,6 +48,23 @@ impl Live {
         let new = NewPublish { topic: topic.clone(), message, to, priority, key };
         let Accepted { id, gid, offset } = self.publisher.publish(by, new).await?;
         Ok(PublishAnswer { success: true, id, gid, topic, offset })
+    }
+
+    /// Subscribes; the user's open user channels hear of the topic from now on.
+    pub(crate) async fn subscribe(&self, by: &User, topic: TopicId) -> Result<Subscriber, Error> {
+        let subscriber = self.backends.subscribe(by, topic).await?;
+        self.hub.unread_changed(by.id);
+        Ok(subscriber)
+    }
+
+    /// Ends a subscription, and with it the live streams of the user's sockets. The topic's name, by which the hub knows
+    /// it, is read first: nothing may fail between the store's yes and the closing.
+    pub(crate) async fn unsubscribe(&self, by: &User, topic: TopicId) -> Result<(), Error> {
+        let name = self.backends.topic(by, topic).await?.name;
+        self.backends.unsubscribe(by, topic).await?;
+        self.hub.unsubscribed(by.id, &name).await;
+        self.hub.unread_changed(by.id);
+        Ok(())
     }
 
     /// Marks one as seen; the user's open sockets are told.

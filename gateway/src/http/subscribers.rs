@@ -20,7 +20,7 @@ pub(crate) async fn subscribe(
     topic: web::Path<TopicId>,
 ) -> Result<web::Json<Subscriber>, Failure> {
     let by = user(&caller)?;
-    Ok(web::Json(gateway.run(|live| async move { live.backends.subscribe(&by, *topic).await }).await?))
+    Ok(web::Json(gateway.run(|live| async move { live.subscribe(&by, *topic).await }).await?))
 }
 
 /// A topic's subscribers, by user id.
@@ -38,7 +38,7 @@ pub(crate) async fn list(
     Ok(web::Json(page))
 }
 
-/// Ends the caller's subscription: its inbox no longer fills.
+/// Ends the caller's subscription: its inbox no longer fills, and its sockets' channels of the topic are closed.
 #[utoipa::path(delete, path = "/api/subscribers/{topic_id}", tag = "subscribers", params(("topic_id" = TopicId, Path)),
     responses((status = 200, body = Done), (status = 404, body = Problem)))]
 pub(crate) async fn unsubscribe(
@@ -47,6 +47,6 @@ pub(crate) async fn unsubscribe(
     topic: web::Path<TopicId>,
 ) -> Result<web::Json<Done>, Failure> {
     let by = user(&caller)?;
-    gateway.run(|live| async move { live.backends.unsubscribe(&by, *topic).await }).await?;
+    gateway.run(|live| async move { live.unsubscribe(&by, *topic).await }).await?;
     Ok(web::Json(Done::YES))
 }

@@ -22,13 +22,13 @@ use std::{
     time::Duration,
 };
 
-use notifyx_model::UserId;
+use notifyx_model::{TopicName, UserId};
 use notifyx_wire::rest::auth::Revocation;
 use tokio::sync::{Notify, mpsc, watch as counted};
 
 pub(crate) use following::{FeedStopped, Following, Wish};
 pub(crate) use metrics::Metrics;
-pub(crate) use outlet::{Ending, Outlet};
+pub(crate) use outlet::{Ending, Listener, Outlet};
 pub(crate) use run::{Dispatch, Run};
 pub(crate) use watch::{Viewing, Watch};
 pub(crate) use worker::{Connection, Seat, Worker};
@@ -47,6 +47,10 @@ pub(crate) enum ToWorker {
     /// Of one topic, in order; what is ready together crosses together.
     Dispatch(Arc<[Dispatch]>),
     Revoked(Revocation),
+    Unsubscribed {
+        user: UserId,
+        topic: TopicName,
+    },
     Drain,
 }
 
@@ -90,6 +94,11 @@ impl Hub {
     /// Ends all sockets with 1012 and admits them anew: each has to prove itself again.
     pub(crate) async fn reconnect_all(&self) {
         self.tell_all(&ToWorker::Drain).await;
+    }
+
+    /// Closes the user's channels of a topic. Who joins after this has returned is not concerned.
+    pub(crate) async fn unsubscribed(&self, user: UserId, topic: &TopicName) {
+        self.tell_all(&ToWorker::Unsubscribed { user, topic: topic.clone() }).await;
     }
 
     /// Something was seen, subscribed or unsubscribed: the person's open user channels get a new `unread`, coalesced.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use notifyx_model::TopicName;
 use tokio::time::Instant;
 
 /// Where a session's frames go. Nothing here waits: a client that does not keep up is ended by its outlet.
@@ -22,6 +23,12 @@ pub(crate) trait Outlet {
 
     /// Once a second: ends a client that has been silent too long, and drops one that does not let go.
     fn sweep(&self, now: Instant);
+}
+
+/// Who speaks through an outlet, and has to hear what concerns it beyond frames.
+pub(crate) trait Listener {
+    /// Its user's subscription of this topic has ended.
+    fn unsubscribed(&self, topic: &TopicName);
 }
 
 /// Why the server ends a connection. A client reconnects after every one of them: 1000 is never sent.

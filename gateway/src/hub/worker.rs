@@ -5,7 +5,7 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +17,7 @@ use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
-    Dispatch, Ending, Following, Hub, Metrics, Outlet, ToWorker, WorkerId, WorkerLine,
+    Dispatch, Ending, Following, Hub, Listener, Metrics, Outlet, ToWorker, WorkerId, WorkerLine,
     following::Wish,
     lock,
     run::Run,
@@ -57,6 +57,7 @@ pub(crate) struct Worker {
 struct Socket {
     user: Arc<SocketUser>,
     outlet: Rc<dyn Outlet>,
+    listener: Weak<dyn Listener>,
 }
 
 /// What one person has on this thread.
@@ -124,6 +125,7 @@ impl Worker {
                     }
                 }
                 ToWorker::Revoked(revocation) => self.revoke(revocation),
+                ToWorker::Unsubscribed { user, topic } => self.unsubscribed(user, &topic),
                 ToWorker::Drain => self.drain(),
             }
         }
@@ -273,6 +275,7 @@ impl Worker {
         self: &Rc<Self>,
         user: &Arc<SocketUser>,
         outlet: Rc<dyn Outlet>,
+        listener: Weak<dyn Listener>,
     ) -> Result<Connection, Ending> {
         if self.hub.is_draining() {
             return Err(Ending::Drain);
@@ -280,7 +283,7 @@ impl Worker {
         if self.revoked.borrow().iter().any(|(_, revocation)| concerns(revocation, user)) {
             return Err(Ending::Revoked);
         }
-        let key = self.sockets.borrow_mut().insert(Socket { user: user.clone(), outlet });
+        let key = self.sockets.borrow_mut().insert(Socket { user: user.clone(), outlet, listener });
         self.people.borrow_mut().entry(user.id).or_default().sockets.push(key);
         Ok(Connection { worker: self.clone(), key, user: user.id })
     }
@@ -309,6 +312,18 @@ impl Worker {
             revoked.pop_front();
         }
         revoked.push_back((Instant::now(), revocation));
+    }
+
+    fn unsubscribed(&self, user: UserId, topic: &TopicName) {
+        // Who hears of it leaves the topic, and changes what is looked through here: find first, tell after.
+        let listeners: Vec<Rc<dyn Listener>> = {
+            let (people, sockets) = (self.people.borrow(), self.sockets.borrow());
+            let keys = people.get(&user).map_or(&[][..], |person| &person.sockets);
+            keys.iter().filter_map(|key| sockets.get(*key)?.listener.upgrade()).collect()
+        };
+        for listener in listeners {
+            listener.unsubscribed(topic);
+        }
     }
 
     fn drain(&self) {

@@ -48,6 +48,8 @@ pub(super) struct Channel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Joining,
+    /// The join is answered, and the client is being brought up to date.
+    CatchingUp,
     Joined,
     /// Left, closed, or replaced by another join. What was sent before is still done.
     Ended,
@@ -116,7 +118,7 @@ impl Channel {
 
     /// Ends the stream. What waits behind an unfinished join has nothing to wait for.
     pub(super) fn end(&self) {
-        if self.stage.replace(Stage::Ended) == Stage::Joining {
+        if matches!(self.stage.replace(Stage::Ended), Stage::Joining | Stage::CatchingUp) {
             drop(self.waiting.take());
         }
         drop(self.place.take());

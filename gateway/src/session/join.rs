@@ -21,7 +21,7 @@ use serde_json::json;
 use super::{
     CALL_DEADLINE, Session,
     catch_up::{CatchUp, Page},
-    channel::{Channel, Place},
+    channel::{Channel, Place, Stage},
     fault::Fault,
 };
 use crate::hub::Seat;
@@ -52,6 +52,7 @@ pub(super) async fn join(
     };
     joins.with_label_values(&["joined"]).inc();
     session.answer(channel, reference, Status::Ok, &joined);
+    channel.stage.set(Stage::CatchingUp);
     session.close_replaced(channel);
     session.desk.worker.hub.unread_changed(session.user.id);
     match catch_up.run(session, channel, seat, first).await {

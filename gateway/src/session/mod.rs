@@ -11,9 +11,15 @@ mod join;
 mod request;
 mod user;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
 use notifyx_chassis::reply;
+use notifyx_model::TopicName;
 use notifyx_wire::{
     phoenix::{
         CONTROL_TOPIC, Frame, FrameError, HEARTBEAT, JOIN, LEAVE, Status,
@@ -29,7 +35,7 @@ use serde_json::json;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
-    hub::{Connection, Ending, Outlet, Worker},
+    hub::{Connection, Ending, Listener, Outlet, Worker},
     platform::{NewPublish, Platform, SocketUser},
 };
 use channel::{Channel, Kind, Load, Share, Stage, Waiting};
@@ -45,6 +51,10 @@ const WAITING_PER_SOCKET_MAX: usize = 512;
 
 /// What they may hold together: enough for 16 of the largest messages.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a refused frame says of itself is said back up to this length, so that a client finds the join or push it belongs
+/// to; a mistyped topic is not longer, and an answer is not to be as large as the largest message.
+const ECHO_BYTES_MAX: usize = 4096;
 
 /// A call to the platform. Below the client's own patience of 10 s, so that it hears a reason.
 const CALL_DEADLINE: Duration = Duration::from_secs(9);
@@ -98,9 +108,10 @@ impl Session {
         outlet: Rc<dyn Outlet>,
     ) -> Result<(Rc<Self>, Connection), Ending> {
         let user = Arc::new(user);
-        let connection = desk.worker.connect(&user, outlet.clone())?;
-        let session = Self { desk, user, outlet, channels: RefCell::default(), load: Rc::default() };
-        Ok((Rc::new(session), connection))
+        let session = Rc::new(Self { desk, user, outlet, channels: RefCell::default(), load: Rc::default() });
+        let listener: Weak<Self> = Rc::downgrade(&session);
+        let connection = session.desk.worker.connect(&session.user, session.outlet.clone(), listener)?;
+        Ok((session, connection))
     }
 
     /// Leaves everything. What was asked before is still done, unanswered.
@@ -112,31 +123,45 @@ impl Session {
     }
 
     pub(crate) fn text(self: &Rc<Self>, text: &str) {
-        self.frame(Frame::parse_text(text));
+        match Frame::read_text(text) {
+            Ok(frame) => match frame.check() {
+                Ok(()) => self.frame(&frame),
+                Err(error) => self.bad_frame(Some(&frame), &error),
+            },
+            Err(error) => self.bad_frame(None, &error),
+        }
     }
 
     pub(crate) fn binary(self: &Rc<Self>, bytes: &[u8]) {
-        self.frame(Frame::parse_binary(bytes));
+        match Frame::parse_binary(bytes) {
+            Ok(frame) => self.frame(&frame),
+            Err(error) => self.bad_frame(None, &error),
+        }
     }
 
-    fn frame(self: &Rc<Self>, frame: Result<Frame<'_>, FrameError>) {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => {
-                // It names no channel, so none is harmed; the client hears of it on the topic that is everyone's.
-                self.desk.worker.metrics.bad_frames.inc();
-                let response = json!({ "reason": "bad_frame", "error": error.to_string() });
-                return self.send(&text::reply(None, None, CONTROL_TOPIC, Status::Error, &response));
-            }
-        };
+    /// Answers what waits for an answer, where the frame could be read that far. One that names no channel harms none: the
+    /// client hears of it on the topic that is everyone's.
+    fn bad_frame(&self, frame: Option<&Frame<'_>>, error: &FrameError) {
+        self.desk.worker.metrics.bad_frames.inc();
+        let response = json!({ "reason": "bad_frame", "error": error.to_string() });
+        let (join_ref, reference, topic) = frame
+            .map(|frame| (frame.join_ref.as_deref(), frame.reference.as_deref(), &*frame.topic))
+            .filter(|(join_ref, reference, topic)| {
+                join_ref.map_or(0, str::len) + reference.map_or(0, str::len) + topic.len() <= ECHO_BYTES_MAX
+            })
+            .unwrap_or((None, None, CONTROL_TOPIC));
+        self.send(&text::reply(join_ref, reference, topic, Status::Error, &response));
+    }
+
+    fn frame(self: &Rc<Self>, frame: &Frame<'_>) {
         match (&*frame.topic, &*frame.event) {
             (CONTROL_TOPIC, HEARTBEAT) => {
                 let reference = frame.reference.as_deref();
                 self.send(&text::reply(None, reference, CONTROL_TOPIC, Status::Ok, &json!({})));
             }
-            (_, JOIN) => self.join(&frame),
-            (_, LEAVE) => self.leave(&frame),
-            _ => self.push(&frame),
+            (_, JOIN) => self.join(frame),
+            (_, LEAVE) => self.leave(frame),
+            _ => self.push(frame),
         }
     }
 
@@ -279,7 +304,7 @@ impl Session {
                 let (user, name) = (self.user.clone(), name.clone());
                 let gone = self.desk.call(|platform| async move { platform.unsubscribe(&user, &name).await }).await;
                 self.desk.worker.hub.unread_changed(self.user.id);
-                gone.map(|()| self.unsubscribed(channel, reference))
+                gone.map(|()| self.unsubscribe(channel, reference))
             }
             (Request::Publish(_) | Request::OwnNotifications | Request::Unsubscribe, Kind::User) => {
                 unreachable!("such a request is refused when it is parsed")
@@ -318,8 +343,12 @@ impl Session {
 
     /// Without the subscription there is no stream. Closing the channel keeps the client from joining, and so
     /// subscribing, again by itself.
-    fn unsubscribed(&self, channel: &Rc<Channel>, reference: Option<&str>) {
+    fn unsubscribe(&self, channel: &Rc<Channel>, reference: Option<&str>) {
         self.answer(channel, reference, Status::Ok, &json!({ "success": true }));
+        self.close_channel(channel);
+    }
+
+    fn close_channel(&self, channel: &Rc<Channel>) {
         if !channel.has_ended() {
             self.remove(channel);
             channel.end();
@@ -356,6 +385,19 @@ impl Session {
 
     fn send(&self, text: &str) {
         self.outlet.send(&websocket::text(text), 1);
+    }
+}
+
+impl Listener for Session {
+    /// Ends the stream as if this socket had asked. A join that has no answer yet may be the newer wish, and goes on.
+    fn unsubscribed(&self, topic: &TopicName) {
+        let concerned = |channel: &&Rc<Channel>| {
+            matches!(&channel.kind, Kind::Notification(name) if name == topic) && channel.stage.get() != Stage::Joining
+        };
+        let channel = self.channels.borrow().iter().find(concerned).cloned();
+        if let Some(channel) = channel {
+            self.close_channel(&channel);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use notifyx_model::UserId;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{Client, Node};
+use crate::testing::{Client, Node, topic};
 
 /// Joins `notification:<name>`; answers the reply's response.
 async fn joined(client: &Client, name: &str, params: Value) -> Value {
@@ -130,6 +130,35 @@ async fn what_is_no_frame_is_answered_and_harms_no_channel() {
         assert_eq!(client.next().await[4]["response"]["reason"], "payload_invalid");
         node.platform.announce("t", "m");
         assert_eq!(client.offsets(1).await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_that_is_too_long_is_refused_where_the_client_waits() {
+    Node::run(async |node| {
+        let client = node.client();
+        let long = "x".repeat(300);
+        let channel = format!("notification:{long}");
+        for (join_ref, reference, topic, event) in [
+            ("1", "2", &*channel, "phx_join"),
+            ("1", "3", "notification:t", &*long),
+            ("1", &*long, "notification:t", "seen"),
+            (&*long, "4", "notification:t", "phx_join"),
+        ] {
+            client.send(&json!([join_ref, reference, topic, event, {}]));
+            let answer = client.next().await;
+            assert_eq!(
+                (&answer[0], &answer[1], &answer[2], &answer[3]),
+                (&json!(join_ref), &json!(reference), &json!(topic), &json!("phx_reply"))
+            );
+            let payload = &answer[4];
+            assert_eq!((&payload["status"], &payload["response"]["reason"]), (&json!("error"), &json!("bad_frame")));
+        }
+        // What nobody mistypes is not said back.
+        client.send(&json!(["1", "5", "x".repeat(ECHO_BYTES_MAX), "phx_join", {}]));
+        let answer = client.next().await;
+        assert_eq!((&answer[0], &answer[1], &answer[2]), (&Value::Null, &Value::Null, &json!("phoenix")));
     })
     .await;
 }
@@ -261,6 +290,68 @@ async fn own_notifications_are_pushed_and_unsubscribing_closes_the_channel() {
         client.send(&json!(["1", "3", "notification:t", "unsubscribe", {}]));
         assert_eq!(client.next().await, reply(&json!("1"), "3", "notification:t", "ok", &json!({ "success": true })));
         assert_eq!(client.next().await[3], "phx_close");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_ended_elsewhere_closes_the_users_channels_of_the_topic_and_no_others() {
+    Node::run(async |node| {
+        let (ann, ben) = (node.client(), node.client());
+        let (again, elsewhere) = (node.client_of(ben.user), node.client_elsewhere(ben.user));
+        for client in [&ann, &ben, &again, &elsewhere] {
+            joined(client, "t", json!({})).await;
+        }
+        joined(&ben, "other", json!({})).await;
+        node.hub.unsubscribed(ben.user, &topic("t")).await;
+        for client in [&ben, &again, &elsewhere] {
+            assert_eq!(client.next().await, json!(["1", "1", "notification:t", "phx_close", {}]));
+        }
+        node.platform.announce("t", "m");
+        assert_eq!(ann.offsets(1).await, [1]);
+        node.platform.announce("other", "m");
+        assert_eq!(ben.next().await[2], "notification:other");
+        for client in [&ben, &again, &elsewhere] {
+            client.silence().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_follows_the_end_of_a_subscription_stands() {
+    Node::run(async |node| {
+        let client = node.client();
+        node.platform.joins.close();
+        client.send(&json!(["1", "1", "notification:t", "phx_join", {}]));
+        node.platform.joins.has_waiting(1).await;
+        node.hub.unsubscribed(client.user, &topic("t")).await;
+        client.silence().await;
+        node.platform.joins.open();
+        assert_eq!(client.next().await[4]["status"], "ok");
+        node.platform.announce("t", "m");
+        assert_eq!(client.offsets(1).await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_still_catching_up_is_closed_too() {
+    Node::run(async |node| {
+        let client = node.client();
+        node.platform.create("t", client.user);
+        for at in 0..150 {
+            node.platform.commit("t", &at.to_string(), &[]);
+        }
+        // It takes nothing: the rest of what it missed waits.
+        client.outlet.queued.set(1024 * 1024);
+        client.send(&json!(["1", "1", "notification:t", "phx_join", { "last_offset": 0 }]));
+        assert_eq!(client.next().await[4]["response"]["recovered"], true);
+        node.hub.unsubscribed(client.user, &topic("t")).await;
+        assert_eq!(client.next().await[3], "phx_close");
+        client.outlet.queued.set(0);
+        client.outlet.drained.notify_one();
+        client.silence().await;
     })
     .await;
 }
@@ -546,7 +637,7 @@ async fn a_user_hears_of_broadcasts_in_topics_it_has_not_joined_once_each() {
     Node::run(async |node| {
         let client = node.client();
         for name in ["a", "b"] {
-            node.platform.join(&crate::testing::topic(name), client.user).await.unwrap();
+            node.platform.join(&topic(name), client.user).await.unwrap();
         }
         node.platform.commit("a", "m", &[]);
         let unread = watching(&client).await;

@@ -12,12 +12,18 @@ use super::{CLOSE, ERROR, FIELD_BYTES_MAX, Frame, FrameError, Payload, REPLY, St
 
 impl<'a> Frame<'a> {
     pub fn parse_text(text: &'a str) -> Result<Self, FrameError> {
-        let Array(frame) = serde_json::from_str(text).map_err(FrameError::Text)?;
+        let frame = Self::read_text(text)?;
         frame.check()?;
         Ok(frame)
     }
 
-    fn check(&self) -> Result<(), FrameError> {
+    /// Reads a frame whose fields may be too long: who refuses it can still say to whom. [`Frame::check`] tells.
+    pub fn read_text(text: &'a str) -> Result<Self, FrameError> {
+        serde_json::from_str(text).map(|Array(frame)| frame).map_err(FrameError::Text)
+    }
+
+    /// Holds the fields to [`FIELD_BYTES_MAX`].
+    pub fn check(&self) -> Result<(), FrameError> {
         let fields = [
             ("join_ref", self.join_ref.as_deref().unwrap_or_default()),
             ("ref", self.reference.as_deref().unwrap_or_default()),
@@ -187,6 +193,16 @@ mod tests {
         let topic = "t".repeat(256);
         let error = Frame::parse_text(&format!(r#"[null,null,"{topic}","e",{{}}]"#)).unwrap_err();
         assert_eq!(error.to_string(), "topic of the frame has 256 bytes, more than 255");
+    }
+
+    #[test]
+    fn a_frame_with_a_field_too_long_still_says_whose_it_is() {
+        let topic = "t".repeat(256);
+        let text = format!(r#"["1","2","{topic}","e",{{}}]"#);
+        let frame = Frame::read_text(&text).unwrap();
+        assert_eq!((frame.join_ref.as_deref(), frame.reference.as_deref()), (Some("1"), Some("2")));
+        assert_eq!(frame.topic, topic);
+        assert!(matches!(frame.check(), Err(FrameError::TooLong { field: "topic", bytes: 256 })));
     }
 
     #[test]
