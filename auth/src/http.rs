@@ -6,9 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpResponse,
-    web::{self, Data, Json, Path, Query},
+    web::{self, Data, Path, Query},
 };
-use notifyx_chassis::{Anyone, Caller, Denied, Failure, Shared};
+use notifyx_chassis::{Anyone, Caller, Denied, Failure, Json, Shared};
 use notifyx_model::UserId;
 use notifyx_wire::rest::{
     Problem,

@@ -5,8 +5,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use actix_web::web::{self, Bytes, Data, Json, Path, Query, ServiceConfig};
-use notifyx_chassis::{Caller, Failure, Shared, batch_bodies};
+use actix_web::web::{self, Bytes, Data, Path, Query, ServiceConfig};
+use notifyx_chassis::{Caller, Failure, Json, Shared, batch_bodies};
 use notifyx_model::{Gid, TopicId, UserId};
 use notifyx_wire::{
     header,

@@ -9,9 +9,9 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpResponse,
-    web::{self, Data, Json, Path, Query},
+    web::{self, Data, Path, Query},
 };
-use notifyx_chassis::{Caller, Failure};
+use notifyx_chassis::{Caller, Failure, Json};
 use notifyx_model::{InstanceId, ServiceName};
 use notifyx_wire::rest::{
     Problem,

@@ -18,7 +18,7 @@ mod testing;
 pub mod transactions;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
     time::Duration,
@@ -69,6 +69,7 @@ pub struct Config {
     pub workers: usize,
     pub sockets_max: NonZeroUsize,
     pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<IpAddr>,
     pub commit: notifyx_commit::Config,
     pub mesh: MeshConfig,
 }
@@ -91,6 +92,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let place = Place::new(&inner.mesh, NAME);
 
     let rest = described(door, &config, &inner, &database, &place)
+        .trusted_proxies(config.trusted_proxies.clone())
         .identify(Arc::new(Callers(inner.sessions.clone())))
         .openapi(http::description())
         .routes({
@@ -184,6 +186,7 @@ fn edge_options(config: &Config) -> edge::Options {
     edge::Options {
         workers: if config.workers == 0 { cores() } else { config.workers },
         allowed_origins: config.allowed_origins.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
         limits: Limits { sockets_max: config.sockets_max.get(), ..Limits::default() },
     }
 }

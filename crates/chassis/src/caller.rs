@@ -1,8 +1,18 @@
 //! Who is calling: another service (by the cluster's secret, possibly for a user) or a user (by token).
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web};
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    http::header::{AUTHORIZATION, HeaderMap, X_FORWARDED_FOR},
+    web,
+};
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use notifyx_model::{Email, Fault, Kind, Token, UserId};
@@ -10,6 +20,9 @@ use notifyx_wire::{header, rest::auth::Identity};
 use tokio::runtime::Handle;
 
 use crate::{Cluster, Failure, shared};
+
+/// Entries that are looked at: no client is behind so many proxies of ours.
+const PROXIES_MAX: usize = 16;
 
 /// Tells whose a token is. Auth answers from its store; the others ask auth, through a cache that follows its revocations.
 #[async_trait]
@@ -123,6 +136,7 @@ pub(crate) struct Doorkeeper {
     pub(crate) cluster: Cluster,
     pub(crate) identify: Option<Arc<dyn Identify>>,
     pub(crate) runtime: Handle,
+    pub(crate) trusted_proxies: Arc<[IpAddr]>,
 }
 
 impl FromRequest for Anyone {
@@ -134,7 +148,7 @@ impl FromRequest for Anyone {
         std::future::ready(
             claimed_cluster(request, &found)
                 .map_err(Failure::from)
-                .map(|cluster| Self { client_address: client_address(request, cluster), cluster }),
+                .map(|cluster| Self { client_address: told_address(request, &found, cluster), cluster }),
         )
     }
 }
@@ -171,7 +185,7 @@ async fn enter(request: &HttpRequest, keeper: &Doorkeeper) -> Result<Caller, Fai
         (None, true) => asserted(request)?,
         (None, false) => return Err(Denied::Missing.into()),
     };
-    Ok(Caller { cluster, user, token, client_address: client_address(request, cluster) })
+    Ok(Caller { cluster, user, token, client_address: told_address(request, keeper, cluster) })
 }
 
 async fn identify(keeper: &Doorkeeper, token: Token) -> Result<User, Failure> {
@@ -227,15 +241,75 @@ fn asserted(request: &HttpRequest) -> Result<Option<User>, Denied> {
     Ok(Some(User { id: id.parse().map_err(|_| bad())?, email: Email::parse(email).map_err(|_| bad())? }))
 }
 
-fn client_address(request: &HttpRequest, cluster: bool) -> String {
+/// A service tells the address that was seen at the front door.
+fn told_address(request: &HttpRequest, keeper: &Doorkeeper, cluster: bool) -> String {
     let told = request.headers().get(header::CLIENT_ADDRESS).filter(|_| cluster).and_then(|value| value.to_str().ok());
     match told {
         Some(address) if address.len() <= 64 => address.to_owned(),
-        Some(_) | None => request.peer_addr().map_or_else(|| "unknown".to_owned(), |peer| peer.ip().to_string()),
+        Some(_) | None => client_address(request.peer_addr(), request.headers(), &keeper.trusted_proxies),
     }
+}
+
+/// The address of the client: the peer's, or where that is a trusted proxy, the last of `X-Forwarded-For` that is not one.
+/// What stands before it anybody may have written, and a header that cannot be read says nothing.
+pub fn client_address(peer: Option<SocketAddr>, headers: &HeaderMap, trusted_proxies: &[IpAddr]) -> String {
+    let Some(peer) = peer.map(|peer| peer.ip().to_canonical()) else { return "unknown".to_owned() };
+    let trusted = |address: &IpAddr| trusted_proxies.iter().any(|proxy| proxy.to_canonical() == *address);
+    let client = if trusted(&peer) { forwarded(headers, trusted) } else { None };
+    client.unwrap_or(peer).to_string()
+}
+
+fn forwarded(headers: &HeaderMap, trusted: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    let lines = headers.get_all(X_FORWARDED_FOR).rev();
+    let entries = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+    for entry in entries.take(PROXIES_MAX) {
+        let address = entry.trim().parse::<IpAddr>().ok()?.to_canonical();
+        if !trusted(&address) {
+            return Some(address);
+        }
+    }
+    None
 }
 
 fn doorkeeper(request: &HttpRequest) -> Doorkeeper {
     let keeper = request.app_data::<web::Data<Doorkeeper>>().expect("every door of chassis has its keeper");
     keeper.as_ref().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn seen(peer: &str, forwarded: &[&str]) -> String {
+        let proxies = ["127.0.0.1", "10.0.0.1"].map(|proxy| proxy.parse().unwrap());
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+        }
+        client_address(Some(peer.parse().unwrap()), &headers, &proxies)
+    }
+
+    #[test]
+    fn a_trusted_proxy_names_the_client() {
+        assert_eq!(seen("127.0.0.1:9", &["203.0.113.9"]), "203.0.113.9");
+        assert_eq!(seen("127.0.0.1:9", &["198.51.100.1, 203.0.113.9,10.0.0.1"]), "203.0.113.9");
+        assert_eq!(seen("127.0.0.1:9", &["198.51.100.1", "2001:db8::9", "10.0.0.1"]), "2001:db8::9");
+        assert_eq!(seen("[::ffff:127.0.0.1]:9", &["::ffff:203.0.113.9"]), "203.0.113.9");
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        assert_eq!(seen("198.51.100.7:9", &["203.0.113.9"]), "198.51.100.7");
+    }
+
+    #[test]
+    fn a_header_that_says_nothing_leaves_the_peer() {
+        let endless = format!("203.0.113.9{}", ",10.0.0.1".repeat(PROXIES_MAX));
+        for line in ["", "unknown", "203.0.113.9,", "203.0.113.9, <b>", "203.0.113.9, \u{e9}", "10.0.0.1", &endless] {
+            assert_eq!(seen("127.0.0.1:9", &[line]), "127.0.0.1", "{line:?}");
+        }
+        assert_eq!(seen("127.0.0.1:9", &[]), "127.0.0.1");
+    }
 }

@@ -1,6 +1,13 @@
 //! A service's HTTP door: its routes, and around them what every door has.
 
-use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer, ResponseError,
@@ -17,7 +24,7 @@ use crate::{
     Context, Failure, Identify, Running, StartError,
     caller::Doorkeeper,
     inner::{self, Inner},
-    observe, pool,
+    json, observe, pool,
     reply::chain,
     request::{Requests, method_not_allowed},
 };
@@ -48,6 +55,7 @@ pub struct Door {
     registry: Registry,
     inner: Inner,
     identify: Option<Arc<dyn Identify>>,
+    trusted_proxies: Vec<IpAddr>,
     routes: Option<Routes>,
 }
 
@@ -56,7 +64,8 @@ impl Door {
         let registry = Registry::new();
         crate::telemetry::build_info(&registry, name);
         let inner = Inner::new(name, context, registry.clone());
-        Self { name, context: context.clone(), registry, inner, identify: None, routes: None }
+        let trusted_proxies = Vec::new();
+        Self { name, context: context.clone(), registry, inner, identify: None, trusted_proxies, routes: None }
     }
 
     /// Where the service registers its own metrics. One registry per service: two platforms fit in one process.
@@ -107,6 +116,13 @@ impl Door {
         self
     }
 
+    /// Peers whose `X-Forwarded-For` is believed. Without them nobody's is.
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: Vec<IpAddr>) -> Self {
+        self.trusted_proxies = proxies;
+        self
+    }
+
     /// Serves the description at `/api/openapi.json`.
     #[must_use]
     pub fn openapi(mut self, api: utoipa::openapi::OpenApi) -> Self {
@@ -122,8 +138,12 @@ impl Door {
 
     /// What the gateway's own server needs to give its REST side the same frame.
     pub fn parts(self) -> Parts {
-        let doorkeeper =
-            Doorkeeper { cluster: self.context.cluster, identify: self.identify, runtime: self.context.runtime };
+        let doorkeeper = Doorkeeper {
+            cluster: self.context.cluster,
+            identify: self.identify,
+            runtime: self.context.runtime,
+            trusted_proxies: self.trusted_proxies.into(),
+        };
         Parts {
             doorkeeper: web::Data::new(doorkeeper),
             requests: web::Data::new(Requests::new(&self.registry)),
@@ -214,9 +234,7 @@ fn bad_json(error: &JsonPayloadError, bytes_max: usize) -> Failure {
         JsonPayloadError::ContentType => {
             Failure::made(415, "content_type_invalid", "send `Content-Type: application/json`")
         }
-        JsonPayloadError::Deserialize(error) => {
-            Failure::made(400, "body_invalid", format!("the body is not what this path takes: {error}"))
-        }
+        JsonPayloadError::Deserialize(error) => json::unfit(error),
         other => Failure::made(400, "body_invalid", format!("the body could not be read: {other}")),
     }
 }
@@ -251,7 +269,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{Caller, Cluster, Unavailable};
+    use crate::{Anyone, Caller, Cluster, Json, Unavailable};
 
     const TOKEN: &str = "a-token-that-is-long-enough";
 
@@ -273,8 +291,18 @@ mod tests {
         Ok(caller.client_address().to_owned())
     }
 
-    async fn echo(body: web::Json<Value>) -> web::Json<Value> {
-        body
+    #[derive(serde::Deserialize, Serialize)]
+    struct Pair {
+        left: u8,
+        right: u8,
+    }
+
+    async fn echo(Json(pair): Json<Pair>) -> Json<Pair> {
+        Json(pair)
+    }
+
+    async fn address(anyone: Anyone) -> String {
+        anyone.client_address
     }
 
     async fn raw(body: web::Bytes) -> web::Bytes {
@@ -304,11 +332,14 @@ mod tests {
                 async move { if stopping { Err("told so".into()) } else { Ok(()) } }
             })
             .identify(Arc::new(OneUser(ann)))
+            .trusted_proxies(vec!["127.0.0.1".parse().unwrap()])
             .routes(|config| {
                 config
                     .route("/whoami", web::get().to(whoami))
                     .route("/cluster", web::get().to(cluster_only))
+                    .route("/address", web::get().to(address))
                     .route("/echo", web::post().to(echo))
+                    .service(web::resource("/batch").app_data(batch_bodies()).post(echo))
                     .route("/raw", web::post().to(raw));
             })
             .listen("127.0.0.1:0".parse().unwrap())
@@ -363,6 +394,10 @@ mod tests {
         let post =
             |body: String| http.post(format!("{base}/echo")).header("content-type", "application/json").body(body);
         assert_eq!(problem(post("{".into()).send().await.unwrap()).await, (400, "body_invalid".into()));
+        assert_eq!(problem(post("{}".into()).send().await.unwrap()).await, (400, "body_invalid".into()));
+        assert_eq!(problem(post("[1, 2]".into()).send().await.unwrap()).await, (400, "body_invalid".into()));
+        let right = post(r#" {"left": 1, "right": 2}"#.into()).send().await.unwrap();
+        assert_eq!(right.text().await.unwrap(), r#"{"left":1,"right":2}"#);
         let large = post(format!("\"{}\"", "x".repeat(2 * 1024 * 1024))).send().await.unwrap();
         assert_eq!(problem(large).await, (413, "body_too_large".into()));
         let raw = http.post(format!("{base}/raw")).body(vec![b' '; 2 * 1024 * 1024]);
@@ -373,6 +408,29 @@ mod tests {
         assert_eq!(problem(nowhere).await, (404, "route_not_found".into()));
         let wrong_way = http.delete(format!("{base}/echo")).send().await.unwrap();
         assert_eq!(problem(wrong_way).await, (405, "method_not_allowed".into()));
+        let wrong_way = http.delete(format!("{base}/health")).send().await.unwrap();
+        assert_eq!(wrong_way.headers()["allow"], "GET, HEAD");
+        assert_eq!(problem(wrong_way).await, (405, "method_not_allowed".into()));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_may_be_large() {
+        let (running, base, _) = open().await;
+        let body = format!(r#"{{"left": 1,{}"right": 2}}"#, " ".repeat(2 * BODY_BYTES_MAX));
+        let post = reqwest::Client::new().post(format!("{base}/batch")).header("content-type", "application/json");
+        assert_eq!(post.body(body).send().await.unwrap().status(), 200);
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn clients_behind_a_trusted_proxy_have_their_own_addresses() {
+        let (running, base, _) = open().await;
+        let get = reqwest::Client::new().get(format!("{base}/address"));
+        let direct = get.try_clone().unwrap().send().await.unwrap();
+        assert_eq!(direct.text().await.unwrap(), "127.0.0.1");
+        let through = get.header("x-forwarded-for", "198.51.100.1, 203.0.113.9").send().await.unwrap();
+        assert_eq!(through.text().await.unwrap(), "203.0.113.9");
         running.stop().await;
     }
 
@@ -383,6 +441,11 @@ mod tests {
         let get = |path: &str| http.get(format!("{base}{path}"));
         assert_eq!(get("/health").send().await.unwrap().status(), 200);
         assert_eq!(get("/ready").send().await.unwrap().status(), 200);
+        for path in ["/health", "/ready"] {
+            let head = http.head(format!("{base}{path}")).send().await.unwrap();
+            assert_eq!(head.status(), 200, "{path}");
+            assert!(head.bytes().await.unwrap().is_empty());
+        }
         assert_eq!(get("/status").send().await.unwrap().status(), 401);
         let status: Value = get("/status").bearer_auth(TOKEN).send().await.unwrap().json().await.unwrap();
         assert_eq!((&status["service"], &status["ready"]), (&json!("test"), &json!(true)));

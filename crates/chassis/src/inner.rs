@@ -110,12 +110,13 @@ struct Status<'a> {
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     config
-        .route("/health", web::get().to(health))
-        .route("/ready", web::get().to(ready))
-        .route("/metrics", web::get().to(metrics))
-        .route("/status", web::get().to(status))
-        .route("/dashboard", web::get().to(dashboard))
-        .route("/api/openapi.json", web::get().to(openapi));
+        // Some probes ask for the head only.
+        .service(web::resource("/health").get(health).head(health))
+        .service(web::resource("/ready").get(ready).head(ready))
+        .service(web::resource("/metrics").get(metrics))
+        .service(web::resource("/status").get(status))
+        .service(web::resource("/dashboard").get(dashboard))
+        .service(web::resource("/api/openapi.json").get(openapi));
 }
 
 /// The process answers: no more is claimed.

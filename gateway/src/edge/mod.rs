@@ -9,7 +9,14 @@ mod handshake;
 mod socket;
 mod upgrade;
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_http::{HttpService, Request};
 use actix_server::Server;
@@ -55,12 +62,14 @@ pub(crate) struct Options {
     pub(crate) workers: usize,
     /// Pages of other hosts that may connect: `https://app.example.org`; `*` for all.
     pub(crate) allowed_origins: Vec<String>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) limits: Limits,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 2, allowed_origins: Vec::new(), limits: Limits::default() }
+        Self { workers: 2, allowed_origins: Vec::new(), trusted_proxies: Vec::new(), limits: Limits::default() }
     }
 }
 
@@ -96,6 +105,7 @@ pub(crate) struct Thread {
     desk: Rc<Desk>,
     limits: Rc<Limits>,
     allowed_origins: Vec<String>,
+    trusted_proxies: Vec<IpAddr>,
     metrics: Rc<Metrics>,
     buffer: RefCell<Vec<u8>>,
 }
@@ -112,6 +122,7 @@ impl Thread {
             desk: Desk::new(worker, platform, runtime),
             limits: Rc::new(options.limits),
             allowed_origins: options.allowed_origins,
+            trusted_proxies: options.trusted_proxies,
             metrics,
             buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
         })

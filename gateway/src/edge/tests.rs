@@ -45,7 +45,7 @@ impl Gateway {
             discovery: vec![],
         };
         let hub = Hub::new(Metrics::new(&prometheus::Registry::new()));
-        let options = Options { workers: 2, allowed_origins: vec![], limits };
+        let options = Options { limits, ..Options::default() };
         let edge = Edge::start(hub.clone(), platform.clone(), platform.bus.subscribe(), options, &context);
         let rest = Door::new("gateway", &context).parts();
         let (server, address) = edge.serve("127.0.0.1:0".parse().unwrap(), &rest).unwrap();

@@ -5,7 +5,7 @@ use std::{convert::Infallible, rc::Rc, time::Duration};
 use actix_codec::{Framed, FramedParts};
 use actix_http::{Request, h1};
 use bytes::BytesMut;
-use notifyx_chassis::reply;
+use notifyx_chassis::{client_address, reply};
 use notifyx_wire::{header::REQUEST_ID, rest::Problem, trace::TraceContext};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -78,7 +78,7 @@ async fn admit(thread: &Rc<Thread>, request: &Request) -> Result<(Handshake, Soc
     }
     // Counted before the credentials are checked: handshakes are bounded too.
     let admission = thread.hub().admit(thread.limits.sockets_max).ok_or(Refusal::Full)?;
-    let address = request.peer_addr().map(|address| address.ip().to_string()).unwrap_or_default();
+    let address = client_address(request.peer_addr(), request.head().headers(), &thread.trusted_proxies);
     let credentials = handshake.credentials.clone();
     let user = thread.desk.call(|platform| async move { platform.authenticate(credentials, &address).await }).await;
     match user {

@@ -1,7 +1,7 @@
 //! Accounts and sessions: register, log in, log out, who am I.
 
 use actix_web::{HttpResponse, web};
-use notifyx_chassis::{Anyone, Caller, Failure};
+use notifyx_chassis::{Anyone, Caller, Failure, Json};
 use notifyx_wire::rest::{
     Problem,
     auth::{Credentials, LoggedIn, Registered},
@@ -28,7 +28,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 pub(crate) async fn register(
     gateway: Gateway,
     anyone: Anyone,
-    body: web::Json<Credentials>,
+    body: Json<Credentials>,
 ) -> Result<HttpResponse, Failure> {
     let credentials = body.into_inner();
     let registered =
@@ -45,7 +45,7 @@ pub(crate) async fn register(
 pub(crate) async fn log_in(
     gateway: Gateway,
     anyone: Anyone,
-    body: web::Json<Credentials>,
+    body: Json<Credentials>,
 ) -> Result<web::Json<LoggedIn>, Failure> {
     let credentials = body.into_inner();
     let session =

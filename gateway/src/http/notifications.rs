@@ -5,7 +5,7 @@ use actix_web::{
     http::header::{LOCATION, RETRY_AFTER},
     web,
 };
-use notifyx_chassis::{Caller, Failure};
+use notifyx_chassis::{Caller, Failure, Json};
 use notifyx_model::{NotificationId, TopicName, UserId};
 use notifyx_wire::{
     header::IDEMPOTENCY_KEY,
@@ -44,7 +44,7 @@ pub(crate) async fn publish(
     gateway: Gateway,
     caller: Caller,
     request: HttpRequest,
-    body: web::Json<PublishRequest>,
+    body: Json<PublishRequest>,
 ) -> Result<HttpResponse, Failure> {
     let by = user(&caller)?;
     let key = match request.headers().get(IDEMPOTENCY_KEY) {

@@ -1,7 +1,7 @@
 //! Topics: list, create, look at, switch on and off, mark as seen.
 
 use actix_web::{HttpResponse, web};
-use notifyx_chassis::{Caller, Failure};
+use notifyx_chassis::{Caller, Failure, Json};
 use notifyx_model::{TopicId, TopicName};
 use notifyx_wire::rest::{
     Problem,
@@ -59,7 +59,7 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     gateway: Gateway,
     caller: Caller,
-    body: web::Json<NewTopic>,
+    body: Json<NewTopic>,
 ) -> Result<HttpResponse, Failure> {
     let by = user(&caller)?;
     let topic = gateway.run(|live| async move { live.backends.create_topic(&by, &body).await }).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn set_status(
     gateway: Gateway,
     caller: Caller,
     id: web::Path<TopicId>,
-    body: web::Json<SetStatus>,
+    body: Json<SetStatus>,
 ) -> Result<web::Json<Topic>, Failure> {
     let by = user(&caller)?;
     Ok(web::Json(gateway.run(|live| async move { live.backends.set_status(&by, *id, &body).await }).await?))

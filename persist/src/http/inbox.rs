@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use actix_web::web::{Json, Path, Query};
-use notifyx_chassis::{Caller, Failure};
+use actix_web::web::{Path, Query};
+use notifyx_chassis::{Caller, Failure, Json};
 use notifyx_model::{NotificationId, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpResponse,
-    web::{Json, Path, Query},
+    web::{Path, Query},
 };
-use notifyx_chassis::{Caller, Failure};
+use notifyx_chassis::{Caller, Failure, Json};
 use notifyx_model::{Notification, TopicId};
 use notifyx_wire::rest::{
     Problem, Success,

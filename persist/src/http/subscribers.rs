@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpResponse,
-    web::{Json, Path, Query},
+    web::{Path, Query},
 };
-use notifyx_chassis::{Caller, Failure, reply::problem};
+use notifyx_chassis::{Caller, Failure, Json, reply::problem};
 use notifyx_model::{TopicId, UserId};
 use notifyx_wire::rest::{
     Problem,

@@ -4,9 +4,9 @@
 
 use actix_web::{
     HttpResponse,
-    web::{Json, Path, Query},
+    web::{Path, Query},
 };
-use notifyx_chassis::{Caller, Failure};
+use notifyx_chassis::{Caller, Failure, Json};
 use notifyx_model::{TopicId, TopicName};
 use notifyx_wire::rest::{
     Problem,

@@ -1,7 +1,7 @@
 //! Two-phase commit: the batch form of the coordinator, and the second phase by hand.
 
-use actix_web::web::{Json, Path};
-use notifyx_chassis::{Caller, Failure};
+use actix_web::web::Path;
+use notifyx_chassis::{Caller, Failure, Json};
 use notifyx_model::Gid;
 use notifyx_wire::rest::{
     Problem, Success,
