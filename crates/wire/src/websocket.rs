@@ -247,7 +247,7 @@ mod tests {
         match payload.len() {
             length @ ..=125 => bytes.push(MASKED | u8::try_from(length).unwrap()),
             length @ ..=65_535 => {
-                bytes.push(MASKED | 126);
+                bytes.push(MASKED | 0x7E);
                 bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
             }
             length => {
@@ -284,7 +284,7 @@ mod tests {
             masked(FIN | TEXT, b"one"),
             masked(FIN | PING, b"p"),
             masked(FIN | TEXT, &[b'x'; 300]),
-            masked(FIN | TEXT, &[b'y'; 70_000]),
+            masked(FIN | TEXT, &vec![b'y'; 70_000]),
             masked(FIN | BINARY, b"\x00"),
         ]
         .concat();
@@ -319,7 +319,7 @@ mod tests {
         let unmasked = [FIN | TEXT, 1, b'x'];
         let too_long = [&[FIN | TEXT, MASKED | 127][..], &(MESSAGE_BYTES_MAX as u64 + 1).to_be_bytes()].concat();
         let huge = [&[FIN | BINARY, MASKED | 127][..], &u64::MAX.to_be_bytes()].concat();
-        let fragments = [masked(TEXT, &[b'x'; 70_000]), masked(CONTINUATION, &[b'x'; 70_000])].concat();
+        let fragments = [masked(TEXT, &vec![b'x'; 70_000]), masked(CONTINUATION, &vec![b'x'; 70_000])].concat();
         for (stream, violation) in [
             (unmasked.to_vec(), Violation::Protocol),
             (masked(FIN | 0x3, b""), Violation::Protocol),
