@@ -52,6 +52,11 @@ impl Inner {
         }
     }
 
+    /// The service is about to stop: what it answers from now on is the last on its connection.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shutdown.is_cancelled()
+    }
+
     async fn checks(&self) -> Vec<Checked> {
         let mut done = Vec::with_capacity(self.checks.len() + 1);
         if self.shutdown.is_cancelled() {

@@ -7,7 +7,7 @@ use actix_web::{
     body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        StatusCode,
+        ConnectionType, StatusCode,
         header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -17,7 +17,7 @@ use notifyx_wire::{header, rest::Problem, trace::TraceContext};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use tracing::Instrument;
 
-use crate::{Failure, door::BODY_BYTES_MAX};
+use crate::{Failure, door::BODY_BYTES_MAX, inner::Inner};
 
 /// Requests by route pattern, method and status; app data.
 #[derive(Clone, Debug)]
@@ -86,6 +86,10 @@ pub async fn observe(
         // A handler that takes the raw body: actix counts the bytes and answers in plain text.
         let said = Failure::made(413, "body_too_large", format!("the body has more than {BODY_BYTES_MAX} bytes"));
         response = response.into_response(trace.scope(async { said.error_response() }).await);
+    }
+    if response.request().app_data::<web::Data<Inner>>().is_some_and(|inner| inner.is_stopping()) {
+        // Or a busy client would go on over its connection until the drain's end cuts it in the middle of a request.
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(HeaderName::from_static(header::REQUEST_ID), value);
