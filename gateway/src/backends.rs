@@ -207,6 +207,11 @@ impl Backends {
         self.mesh.call(COUNTER, as_user(Call::get(format!("/api/counter/topics/{topic}")), by)).await?.json()
     }
 
+    /// Joins that wait for a call, for a gauge.
+    pub(crate) fn joins_waiting(&self) -> usize {
+        self.joins.queued()
+    }
+
     fn remember(&self, topic: &Topic) {
         self.topics.insert(topic.name.clone(), TopicFacts::from(topic));
     }

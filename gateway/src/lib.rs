@@ -106,6 +106,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let mut running = Running::new(NAME, address, handle, context.runtime.spawn(server));
     tracing::info!(service = NAME, %address, "{NAME} listens on {address}");
     place.take(&config.advertise, address, &context.shutdown);
+    let looking = context.runtime.spawn(warn_of_neighbours(inner.mesh.clone(), context.shutdown.clone()));
 
     let revoking = context.runtime.spawn(revoke_sockets(inner.hub.clone(), inner.sessions.clone()));
     let hub = inner.hub.clone();
@@ -119,6 +120,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     running.after_stop(async move { database.close().await });
     running.after_stop(async move {
         revoking.abort();
+        looking.abort();
         edge.stop().await;
         inner.live.publisher.coordinator().close().await;
         inner.live.backends.close().await;
@@ -171,6 +173,14 @@ fn described(door: Door, config: &Config, inner: &Inner, database: &Database, pl
             async move { if known { Ok(()) } else { Err(format!("no instance of {service} is in the registry")) } }
         });
     }
+    let (waiting, hub) = (inner.live.clone(), inner.hub.clone());
+    let door = door.queues(move || {
+        vec![
+            ("publishes", waiting.publisher.coordinator().queued()),
+            ("joins", waiting.backends.joins_waiting()),
+            ("bursts", hub.bursts_waiting()),
+        ]
+    });
     let (mesh, hub, live) = (inner.mesh.clone(), inner.hub.clone(), inner.live.clone());
     door.figures(move || {
         serde_json::json!({
@@ -188,6 +198,24 @@ fn edge_options(config: &Config) -> edge::Options {
         allowed_origins: config.allowed_origins.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
         limits: Limits { sockets_max: config.sockets_max.get(), ..Limits::default() },
+    }
+}
+
+/// There is no bus between processes yet: what another gateway commits is found by looking at the heads, up to a second
+/// late. Said once, when another gateway is first seen.
+async fn warn_of_neighbours(mesh: Mesh, stop: CancellationToken) {
+    let mut each = tokio::time::interval(Duration::from_secs(5));
+    while stop.run_until_cancelled(each.tick()).await.is_some() {
+        let gateways =
+            mesh.snapshot().services.iter().find(|(service, _)| service.as_str() == NAME).map_or(0, |(_, g)| g.len());
+        if gateways > 1 {
+            tracing::warn!(
+                gateways,
+                "{gateways} gateways and no bus between them: what one commits, sockets of the others get up to a second later, \
+                 and only if all share one coordinator database on Postgres do idempotency keys hold across them"
+            );
+            return;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Api, Form, Person, Platform, RawSocket, Socket, at_once, frame, in_both_forms, send, unique};
+use crate::harness::{Api, Person, Platform, RawSocket, Socket, at_once, frame, in_both_forms, send, unique};
 
 in_both_forms!(
     rest_answers_bad_input,
@@ -57,6 +57,9 @@ async fn rest_answers_bad_input(platform: &Platform) {
         ("/api/register_user", json!({ "email": 7, "password": [] }), 400),
         ("/api/login", json!({}), 400),
         ("/api/login", json!([1, 2]), 400),
+        // Not even where the fields would fit in their order.
+        ("/api/login", json!([ann.email, ann.password]), 400),
+        ("/api/topics", json!(["kept", null]), 400),
         ("/api/topics", json!({ "name": long }), 400),
         ("/api/topics", json!({ "name": "" }), 400),
         ("/api/topics", json!({ "name": "a\u{0}b" }), 400),
@@ -261,7 +264,7 @@ async fn bad_frames_harm_no_other_channel(platform: &Platform) {
     ann.publish(&good, "the channel lives").await;
     assert_eq!(socket.notification(&good).await["message"], "the channel lives");
 
-    // Two hundred channels: the first hundred are served.
+    // A hundred channels on a socket; where one is left, another may be joined.
     let mut many = ann.socket().await;
     let topics: Vec<_> = (0..101).map(|_| format!("notification:{}", unique("many"))).collect();
     for topic in &topics[..100] {
@@ -279,7 +282,7 @@ async fn bad_frames_harm_no_other_channel(platform: &Platform) {
         Message::text("[]"),
         Message::text(r#"["1","1","t","e"]"#),
         Message::text(r#"["1","1","t","e",{},{}]"#),
-        Message::text(r#"[1,2,3,4,5]"#),
+        Message::text("[1,2,3,4,5]"),
         Message::text("["),
         Message::text("[".repeat(100_000)),
         Message::text(r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}"#),
@@ -322,7 +325,7 @@ async fn broken_websockets_end_alone(platform: &Platform) {
         ("a length of 2^62", too_big(1 << 62), 1009),
         (
             "fragments without end",
-            frame(0x01, &[b' '; 60_000]).into_iter().chain(frame(0x00, &[b' '; 60_000]).repeat(40)).collect(),
+            [frame(0x01, &vec![b' '; 60_000]), frame(0x00, &vec![b' '; 60_000]).repeat(40)].concat(),
             1009,
         ),
     ];
@@ -386,6 +389,6 @@ async fn who_never_reads_is_ended_alone(platform: &Platform) {
     };
     let ((), told) = tokio::join!(publishing, reading.notifications(&topic, COUNT));
     assert!(told.iter().map(|(offset, _)| *offset).eq(1..=COUNT as u64), "the one who reads has everything");
-    assert_eq!(deaf.ending().await, Some(3008), "{:?}", platform.form == Form::Up);
+    assert_eq!(deaf.ending().await, Some(3008));
     bystander.is_served().await;
 }

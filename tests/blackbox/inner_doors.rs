@@ -39,13 +39,8 @@ async fn every_door_tells_how_it_is(platform: &Platform) {
             let prompted = open.request(Method::GET, "/dashboard").basic_auth("operator", Some(&platform.secret));
             let page = send(prompted).await;
             assert!(page.status == 200 && page.text.contains(service), "{}", page.text);
-            if service == "discovery" {
-                // The registry knows the services, not the users.
-                hers.get("/status").await.refused(403);
-            } else {
-                hers.get("/status").await.expect(200);
-                assert_eq!(hers.get("/dashboard").await.status, 200);
-            }
+            hers.get("/status").await.expect(200);
+            assert_eq!(hers.get("/dashboard").await.status, 200);
         }
     }
 }
@@ -69,9 +64,7 @@ async fn what_is_for_services_needs_the_secret(platform: &Platform) {
         let call = |door: &crate::harness::Api| door.request(method.clone(), &path).json(&body);
         send(call(&door)).await.refused(401);
         let hers = door.clone().with_token(&ann.token);
-        // The registry knows no users: a token is no proof there.
-        let refused = send(call(&hers)).await;
-        assert!(matches!(refused.status, 401 | 403), "{service} {path}: {} {}", refused.status, refused.text);
+        assert_eq!(send(call(&hers)).await.refused(403), "cluster_only", "{service} {path}");
         let guessed = call(&door).header("x-notifyx-cluster", "a guess");
         assert_eq!(send(guessed).await.refused(401), "cluster_secret_invalid");
         let asserted = call(&door).header("x-notifyx-user", format!("{} {}", ann.id, ann.email));

@@ -39,8 +39,9 @@ async fn every_outcome_has_its_status(platform: &Platform) {
     assert_eq!(both.refused(400), "topic_missing");
     platform.anonymous().post("/api/notifications", json!({ "topic": topic, "message": "m" })).await.refused(401);
 
-    let switch = |status| ann.api.post(format!("/api/topics/{topic_id}/status").leak(), json!({ "status": status }));
-    bob.api.post(&format!("/api/topics/{topic_id}/status"), json!({ "status": "inactive" })).await.refused(403);
+    let path = format!("/api/topics/{topic_id}/status");
+    let switch = |status| ann.api.post(&path, json!({ "status": status }));
+    bob.api.post(&path, json!({ "status": "inactive" })).await.refused(403);
     switch("inactive").await.expect(200);
     assert_eq!(publish(json!({ "topic": topic, "message": "m" })).await.refused(409), "topic_inactive");
     switch("active").await.expect(200);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Platform, Socket, in_both_forms, unique};
+use crate::harness::{Platform, SERVICES, Socket, in_both_forms, unique};
 
 in_both_forms!(a_logout_is_everywhere, credentials_open_a_socket_or_do_not, the_answer_to_a_wrong_login_tells_nothing);
 
@@ -19,7 +19,7 @@ async fn a_logout_is_everywhere(platform: &Platform) {
     socket.join(&format!("notification:{topic}"), json!({})).await;
     others.join(&format!("notification:{topic}"), json!({})).await;
     // Every door has met the token, so that it would be found in every cache.
-    let doors = ["gateway", "auth", "persist", "counter-2pc"];
+    let doors = SERVICES;
     for door in doors {
         for address in platform.instances(door) {
             ann.at(address).api.get("/status").await.expect(200);
@@ -51,9 +51,9 @@ async fn a_logout_is_everywhere(platform: &Platform) {
 async fn credentials_open_a_socket_or_do_not(platform: &Platform) {
     let ann = platform.person("ann").await;
     let at = platform.gateway();
-    Socket::open(at, &[("token", &ann.token)]).await.ok().expect("by token").heartbeat().await;
+    ann.socket().await.heartbeat().await;
     let by_password = [("email", ann.email.as_str()), ("password", ann.password.as_str())];
-    Socket::open(at, &by_password).await.ok().expect("by password").heartbeat().await;
+    Socket::open(at, &by_password).await.unwrap().heartbeat().await;
 
     let refused: [&[(&str, &str)]; 6] = [
         &[],

@@ -4,7 +4,11 @@ use serde_json::json;
 
 use crate::harness::{Platform, in_both_forms, unique};
 
-in_both_forms!(heads_and_unread_add_up, a_person_has_one_channel_and_it_is_private);
+in_both_forms!(
+    heads_and_unread_add_up,
+    a_person_has_one_channel_and_it_is_private,
+    subscriptions_made_and_ended_over_rest_reach_open_sockets,
+);
 
 async fn heads_and_unread_add_up(platform: &Platform) {
     let (ann, bob) = tokio::join!(platform.person("ann"), platform.person("bob"));
@@ -45,6 +49,27 @@ async fn heads_and_unread_add_up(platform: &Platform) {
         pushed["topics"].as_array().unwrap().iter().find(|t| t["topic"] == joined.as_str()).cloned().unwrap();
     assert_eq!(of_topic["unread"], 2, "{pushed}");
     assert_eq!(bob.unread(&joined).await, (2, 2));
+}
+
+async fn subscriptions_made_and_ended_over_rest_reach_open_sockets(platform: &Platform) {
+    let (ann, bob) = tokio::join!(platform.person("ann"), platform.person("bob"));
+    let topic = unique("by-rest");
+    let topic_id = ann.create_topic(&topic).await;
+    let (own, channel) = (format!("user:{}", bob.id), format!("notification:{topic}"));
+    let mut socket = bob.socket().await;
+    assert_eq!(socket.join(&own, json!({})).await["topics"], json!([]));
+
+    bob.subscribe(&topic_id).await;
+    assert_eq!(socket.event(&own, "unread").await["topics"][0]["topic"], topic.as_str());
+    ann.publish(&topic, "the first").await;
+    assert_eq!(socket.event(&own, "head").await, json!({ "topic": topic, "broadcast_no": 1 }));
+
+    socket.join(&channel, json!({})).await;
+    socket.event(&own, "unread").await;
+    bob.api.delete(&format!("/api/subscribers/{topic_id}")).await.expect(200);
+    socket.event(&channel, "phx_close").await;
+    assert_eq!(socket.event(&own, "unread").await["topics"], json!([]));
+    socket.push(&channel, "own_notifications_for_topic", json!({})).await.unwrap_err();
 }
 
 async fn a_person_has_one_channel_and_it_is_private(platform: &Platform) {

@@ -24,9 +24,10 @@ use crate::{
     Context, Failure, Identify, Running, StartError,
     caller::Doorkeeper,
     inner::{self, Inner},
-    json, observe, pool,
+    json, observe,
     reply::chain,
     request::{Requests, method_not_allowed},
+    sampled,
 };
 
 /// Larger than any batch of the coordinator's short messages needs; a 2 MiB body is refused before it is read.
@@ -94,12 +95,25 @@ impl Door {
     /// The database: being ready needs it, and its connections are measured.
     #[must_use]
     pub fn database(self, database: &Database) -> Self {
-        pool::connections(&self.registry, database.clone());
-        let database = database.clone();
+        let (measured, database) = (database.clone(), database.clone());
+        let sample = move || {
+            let (open, idle) = measured.usage();
+            vec![("idle", idle), ("used", (open as usize).saturating_sub(idle))]
+        };
+        let help = "database connections, used and idle";
+        sampled::register(&self.registry, "notifyx_database_connections", help, "state", Box::new(sample));
         self.ready("database", move || {
             let database = database.clone();
             async move { database.ping().await.map_err(|error| chain(&error)) }
         })
+    }
+
+    /// What waits in the service's queues, by queue: `notifyx_queued{queue=…}`, looked at when somebody asks.
+    #[must_use]
+    pub fn queues(self, sample: impl Fn() -> Vec<(&'static str, usize)> + Send + Sync + 'static) -> Self {
+        let help = "what waits in queues";
+        sampled::register(&self.registry, "notifyx_queued", help, "queue", Box::new(sample));
+        self
     }
 
     /// The service's own figures for `/status` and `/dashboard`; cheap, as pages ask often.

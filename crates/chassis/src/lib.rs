@@ -9,10 +9,10 @@ mod context;
 mod door;
 mod inner;
 mod json;
-mod pool;
 pub mod reply;
 mod request;
 mod running;
+mod sampled;
 mod shared;
 pub mod telemetry;
 

@@ -56,11 +56,7 @@ pub(crate) async fn list(
     (status = 400, body = Problem),
     (status = 409, description = "the name is taken", body = Problem),
 ))]
-pub(crate) async fn create(
-    gateway: Gateway,
-    caller: Caller,
-    body: Json<NewTopic>,
-) -> Result<HttpResponse, Failure> {
+pub(crate) async fn create(gateway: Gateway, caller: Caller, body: Json<NewTopic>) -> Result<HttpResponse, Failure> {
     let by = user(&caller)?;
     let topic = gateway.run(|live| async move { live.backends.create_topic(&by, &body).await }).await?;
     Ok(HttpResponse::Created().json(topic))

@@ -125,6 +125,11 @@ impl Hub {
         self.sockets()
     }
 
+    /// Bursts that wait for worker threads, for a gauge.
+    pub(crate) fn bursts_waiting(&self) -> usize {
+        self.lines().iter().map(|line| line.inbox.max_capacity() - line.inbox.capacity()).sum()
+    }
+
     /// Open sockets.
     pub(crate) fn sockets(&self) -> usize {
         *self.0.sockets.borrow()

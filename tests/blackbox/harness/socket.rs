@@ -16,11 +16,12 @@ use tokio_tungstenite::{
 /// Longer than any frame may take under the load of these tests.
 const FRAME_WITHIN: Duration = Duration::from_secs(10);
 
+#[derive(Debug)]
 pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// What arrived while something else was waited for, in order.
     backlog: VecDeque<Frame>,
-    /// Topic → join_ref.
+    /// Topic → the reference of its join.
     joined: HashMap<String, String>,
     last_ref: u64,
 }
@@ -133,11 +134,9 @@ impl Socket {
             return self.backlog.remove(at).expect("just found");
         }
         loop {
-            let frame = match timeout(FRAME_WITHIN, self.next()).await {
-                Ok(Ok(frame)) => frame,
-                Ok(Err(ending)) => panic!("the socket ended with {ending:?} before {what}"),
-                Err(_) => panic!("{what} did not arrive within {FRAME_WITHIN:?}; this did: {:#?}", self.backlog),
-            };
+            let next = timeout(FRAME_WITHIN, self.next()).await;
+            let next = next.unwrap_or_else(|_| panic!("no {what} within {FRAME_WITHIN:?}, but {:#?}", self.backlog));
+            let frame = next.unwrap_or_else(|ending| panic!("the socket ended with {ending:?} before {what}"));
             if wanted(&frame) {
                 return frame;
             }

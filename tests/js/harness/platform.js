@@ -66,7 +66,13 @@ export class Platform {
     const service = name.startsWith("persist") ? "persist" : name;
     const fixed = name === this.front ? ["--port", String(this.port)] : [];
     const args = [service, "--json", ...fixed, ...this.place, ...(this.registry ?? [])];
-    const env = { PATH: process.env.PATH, NOTIFYX_CLUSTER__SECRET: this.secret };
+    const env = {
+      PATH: process.env.PATH,
+      NOTIFYX_CLUSTER__SECRET: this.secret,
+      // After a crash recovery waits for the lease of whoever died; the protocol's own 10 s would only make the tests longer.
+      NOTIFYX_GATEWAY__COMMIT__DEADLINE_MS: "2000",
+      NOTIFYX_GATEWAY__COMMIT__LEASE_MS: "2500",
+    };
     for (const inner of SERVICES) env[`NOTIFYX_${inner}__LISTEN`] = "127.0.0.1:0";
     const started = new Process(name, NOTIFYX, args, { env, cwd: tmpdir() });
     this.running.set(name, started);
