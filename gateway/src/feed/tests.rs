@@ -149,6 +149,8 @@ async fn a_topic_nobody_wants_is_forgotten() {
     let setup = Setup::new();
     let (mut line, _) = setup.worker(0).await;
     setup.following.unfollow(&topic("t"), line.id);
+    // Wishes are granted in order: once this one is refused, the topic is let go of.
+    assert!(setup.following.start(&topic("t"), setup.topic_id, 0).await.is_err());
     setup.platform.announce("t", "m");
     nothing_comes(&mut line).await;
     assert_eq!(setup.hub.metrics().followed_topics.get(), 0);

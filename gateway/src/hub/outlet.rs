@@ -27,6 +27,9 @@ pub(crate) trait Outlet {
 
 /// Who speaks through an outlet, and has to hear what concerns it beyond frames.
 pub(crate) trait Listener {
+    /// Something was asked, and is not answered yet.
+    fn awaits_answers(&self) -> bool;
+
     /// Its user's subscription of this topic has ended.
     fn unsubscribed(&self, topic: &TopicName);
 }

@@ -39,6 +39,10 @@ const VACANT_KEPT: Duration = Duration::from_secs(10);
 const REVOCATION_KEPT: Duration = Duration::from_secs(30);
 const REVOCATIONS_KEPT_MAX: usize = 4096;
 
+/// A publish takes some milliseconds, under load some hundred; a stop is not held up longer.
+const ANSWERS_AWAITED: Duration = Duration::from_secs(1);
+const ANSWERS_LOOKED_FOR: Duration = Duration::from_millis(10);
+
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) hub: Hub,
@@ -112,7 +116,7 @@ impl Worker {
     }
 
     /// Groups by topic, in order within each.
-    async fn serve(&self, taken: &mut Vec<ToWorker>) {
+    async fn serve(self: &Rc<Self>, taken: &mut Vec<ToWorker>) {
         let mut topics: Vec<(Rc<Topic>, Vec<Dispatch>)> = Vec::new();
         for message in taken.drain(..) {
             match message {
@@ -126,7 +130,9 @@ impl Worker {
                 }
                 ToWorker::Revoked(revocation) => self.revoke(revocation),
                 ToWorker::Unsubscribed { user, topic } => self.unsubscribed(user, &topic),
-                ToWorker::Drain => self.drain(),
+                ToWorker::Drain => {
+                    tokio::task::spawn_local(self.clone().drain());
+                }
             }
         }
         for (topic, waiting) in topics {
@@ -326,9 +332,24 @@ impl Worker {
         }
     }
 
-    fn drain(&self) {
-        for (_, socket) in self.sockets.borrow().iter() {
-            socket.outlet.end(Ending::Drain);
+    /// Ends all sockets; those that await an answer get it first, if it comes soon: without it a client would not know
+    /// whether to publish again.
+    async fn drain(self: Rc<Self>) {
+        let deadline = Instant::now() + ANSWERS_AWAITED;
+        loop {
+            let late = Instant::now() >= deadline;
+            let mut waiting = false;
+            for (_, socket) in self.sockets.borrow().iter() {
+                if !late && socket.listener.upgrade().is_some_and(|listener| listener.awaits_answers()) {
+                    waiting |= socket.outlet.is_open();
+                } else {
+                    socket.outlet.end(Ending::Drain);
+                }
+            }
+            if !waiting {
+                return;
+            }
+            tokio::time::sleep(ANSWERS_LOOKED_FOR).await;
         }
     }
 

@@ -75,14 +75,15 @@ impl Desk {
         Rc::new(Self { worker, platform, runtime, unread_reads: Semaphore::new(UNREAD_READS_MAX) })
     }
 
-    /// Calls the platform on the shared runtime, in a trace of its own. A call that is late goes on there: what it does is
+    /// Calls the platform on the shared runtime, in the caller's trace or in one of its own. A call that is late goes on there: what it does is
     /// not undone by our not waiting.
     pub(crate) async fn call<T, F>(&self, call: impl FnOnce(Arc<dyn Platform>) -> F) -> Result<T, Problem>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
-        let work = TraceContext::begin().scope(call(self.platform.clone()));
+        let trace = TraceContext::current().map_or_else(TraceContext::begin, TraceContext::child);
+        let work = trace.scope(call(self.platform.clone()));
         match tokio::time::timeout(CALL_DEADLINE, self.runtime.spawn(work)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(broken)) => Err(Fault::Broken(broken).into()),
@@ -389,6 +390,10 @@ impl Session {
 }
 
 impl Listener for Session {
+    fn awaits_answers(&self) -> bool {
+        self.load.messages.get() > 0
+    }
+
     /// Ends the stream as if this socket had asked. A join that has no answer yet may be the newer wish, and goes on.
     fn unsubscribed(&self, topic: &TopicName) {
         let concerned = |channel: &&Rc<Channel>| {

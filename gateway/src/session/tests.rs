@@ -372,6 +372,31 @@ async fn what_the_platform_refuses_is_told_as_it_said_it() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn draining_waits_a_moment_for_answers() {
+    Node::run(async |node| {
+        let (idle, busy, stuck) = (node.client(), node.client(), node.client());
+        joined(&busy, "t", json!({})).await;
+        node.platform.publishes.close();
+        busy.send(&json!(["1", "2", "notification:t", "new_notification", { "message": "m" }]));
+        node.platform.publishes.has_waiting(1).await;
+        node.platform.joins.close();
+        stuck.send(&json!(["1", "1", "notification:t", "phx_join", {}]));
+        let hub = node.hub.clone();
+        tokio::spawn(async move { hub.drain(Duration::from_secs(5)).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let ended = || [&idle, &busy, &stuck].map(|client| client.outlet.ended.get());
+        assert_eq!(ended(), [Some(Ending::Drain), None, None]);
+        node.platform.publishes.open();
+        assert!(busy.nexts(2).await.iter().any(|frame| frame[1] == "2"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(ended(), [Some(Ending::Drain), Some(Ending::Drain), None]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(ended()[2], Some(Ending::Drain));
+    })
+    .await;
+}
+
 // Joining while others publish.
 
 #[tokio::test(start_paused = true)]
