@@ -45,6 +45,9 @@ async fn a_day_at_the_terminal(platform: &Platform) {
     let status = ann.run(&["status", "--json"]).await.records(0);
     assert!(!status.is_empty() && status.iter().any(|line| line.to_string().contains("persist")), "{status:?}");
     bob.run(&["unsubscribe", &topic]).await.expect(0);
+    // Who listens is told, and does not subscribe anew.
+    assert_eq!(record(&mut live).await["event"], "ended");
+    assert_eq!(live.exited(LINE_WITHIN).await.code(), Some(0));
     ann.run(&["publish", &topic, "bob is gone"]).await.expect(0);
     assert_eq!(
         bob.run(&["inbox", "--json"]).await.records(0).iter().filter(|n| n["message"] == "bob is gone").count(),

@@ -46,7 +46,7 @@ pub(crate) async fn run(client: &Client, output: Output, subscribe: Subscribe) -
     }
     let mut following = Following { client, output, topics };
     tokio::select! {
-        failure = following.follow() => Err(failure),
+        ended = following.follow() => ended,
         // The way to end it, not a mishap.
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
@@ -62,6 +62,8 @@ struct Following<'a> {
 enum End {
     Final(Failure),
     Again(String),
+    /// Every subscription was ended elsewhere: there is nothing left to listen to.
+    Over,
 }
 
 impl From<Lost> for End {
@@ -76,25 +78,24 @@ impl From<Lost> for End {
 }
 
 impl Following<'_> {
-    /// Until something cannot pass.
-    async fn follow(&mut self) -> Failure {
+    /// Until something cannot pass, or nothing is left to follow.
+    async fn follow(&mut self) -> Result<(), Failure> {
         let mut pause = PAUSE_MIN;
         loop {
             let since = Instant::now();
             let why = match self.connection().await {
-                Err(End::Final(failure)) => return failure,
+                Err(End::Final(failure)) => return Err(failure),
+                Err(End::Over) => return Ok(()),
                 Err(End::Again(why)) => why,
                 Ok(never) => match never {},
             };
             let server = self.client.server();
             if !self.topics.values().any(|topic| topic.known) {
-                return Failure::Unreachable { server: server.to_string(), why };
+                return Err(Failure::Unreachable { server: server.to_string(), why });
             }
             if self.topics.values().all(|topic| topic.joined) {
                 self.output.remark(&format!("-- lost {server}: {}; connecting again", clean(&why)));
-                if let Err(failure) = event(self.output, &json!({ "event": "disconnected", "why": why })) {
-                    return failure;
-                }
+                event(self.output, &json!({ "event": "disconnected", "why": why }))?;
             }
             for topic in self.topics.values_mut() {
                 topic.disconnect();
@@ -157,11 +158,20 @@ impl Following<'_> {
                 // What was printed before the connection was lost may come again.
                 if topic.advance(pushed.offset) { show(self.output, &pushed).map_err(End::Final) } else { Ok(()) }
             }
-            CLOSE | ERROR if frame.join_ref.as_ref() == Some(&topic.join_ref) => {
-                Err(End::Again(format!("it closed the channel of {name}")))
+            // The subscription was ended elsewhere. To join again would make it anew, against its owner's wish.
+            CLOSE if frame.join_ref.as_ref() == Some(&topic.join_ref) => self.ended(name),
+            ERROR if frame.join_ref.as_ref() == Some(&topic.join_ref) => {
+                Err(End::Again(format!("it could not keep up the channel of {name}")))
             }
             _ => Ok(()),
         }
+    }
+
+    fn ended(&mut self, name: &str) -> Result<(), End> {
+        self.output.remark(&format!("-- the subscription to {} was ended", clean(name)));
+        event(self.output, &json!({ "event": "ended", "topic": name })).map_err(End::Final)?;
+        self.topics.remove(name);
+        if self.topics.is_empty() { Err(End::Over) } else { Ok(()) }
     }
 }
 

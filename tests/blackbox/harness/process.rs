@@ -28,6 +28,8 @@ pub(crate) struct Process {
     child: Child,
     watchdog: Child,
     lines: mpsc::UnboundedReceiver<String>,
+    /// Standard error's: only its end is waited for.
+    remarks: mpsc::UnboundedReceiver<String>,
     kept: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -57,9 +59,10 @@ impl Process {
             .expect("sh");
         let kept = Arc::new(Mutex::new(VecDeque::new()));
         let (line, lines) = mpsc::unbounded_channel();
-        follow(child.stdout.take().expect("piped"), kept.clone(), Some(line));
-        follow(child.stderr.take().expect("piped"), kept.clone(), None);
-        Self { name: name.to_owned(), child, watchdog, lines, kept }
+        let (remark, remarks) = mpsc::unbounded_channel();
+        follow(child.stdout.take().expect("piped"), kept.clone(), line);
+        follow(child.stderr.take().expect("piped"), kept.clone(), remark);
+        Self { name: name.to_owned(), child, watchdog, lines, remarks, kept }
     }
 
     /// The next line of standard output; `None` at its end.
@@ -84,9 +87,12 @@ impl Process {
         self.child.wait().expect("a child of ours");
     }
 
-    /// Waits for its end, which closes its standard output.
+    /// Waits for its end, which closes its standard output and error: the log is then whole.
     pub(crate) async fn exited(&mut self, within: Duration) -> ExitStatus {
-        let end = async { while self.lines.recv().await.is_some() {} };
+        let end = async {
+            while self.lines.recv().await.is_some() {}
+            while self.remarks.recv().await.is_some() {}
+        };
         let ended = timeout(within, end).await.is_ok();
         assert!(ended, "{} has not ended after {within:?}\n{}", self.name, self.log());
         self.child.wait().expect("a child of ours")
@@ -116,20 +122,20 @@ impl Drop for Process {
 fn follow(
     output: impl Read + Send + 'static,
     kept: Arc<Mutex<VecDeque<String>>>,
-    lines: Option<mpsc::UnboundedSender<String>>,
+    lines: mpsc::UnboundedSender<String>,
 ) {
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            if let Some(lines) = &lines {
-                // Whoever listened may be gone.
-                let _ = lines.send(line.clone());
+            {
+                let mut kept = kept.lock().expect("nobody panics while reading the log");
+                if kept.len() == LINES_MAX {
+                    kept.pop_front();
+                }
+                kept.push_back(line.clone());
             }
-            let mut kept = kept.lock().expect("nobody panics while reading the log");
-            if kept.len() == LINES_MAX {
-                kept.pop_front();
-            }
-            kept.push_back(line);
+            // Whoever listened may be gone.
+            let _ = lines.send(line);
         }
     });
 }
