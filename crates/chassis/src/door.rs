@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::{
     Context, Failure, Identify, Running, StartError,
     caller::Doorkeeper,
+    connections::{BACKLOG, DRAIN_SECONDS, KEEP_ALIVE, LINGER, REQUEST_HEAD_TIMEOUT},
     inner::{self, Inner},
     json, observe,
     reply::chain,
@@ -35,15 +36,6 @@ pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// A cluster call carries up to 512 messages of 64 kB.
 const BATCH_BYTES_MAX: usize = 40 * 1024 * 1024;
-
-/// Idle connections of other services are kept longer than their clients keep them, so that the client closes first.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// A slow client may take this long for its request's head; idle time between requests is [`KEEP_ALIVE`]'s.
-const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Requests in flight get this long to finish once the door closes.
-const DRAIN_SECONDS: u64 = 5;
 
 pub(crate) type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 pub(crate) type Figures = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
@@ -176,9 +168,10 @@ impl Door {
             App::new().wrap(from_fn(observe)).configure(move |config| parts.configure(config))
         })
         .workers(1)
-        .backlog(4096)
+        .backlog(BACKLOG)
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+        .client_disconnect_timeout(LINGER)
         .shutdown_timeout(DRAIN_SECONDS)
         .disable_signals()
         .bind(address)
@@ -425,6 +418,28 @@ mod tests {
         let wrong_way = http.delete(format!("{base}/health")).send().await.unwrap();
         assert_eq!(wrong_way.headers()["allow"], "GET, HEAD");
         assert_eq!(problem(wrong_way).await, (405, "method_not_allowed".into()));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_still_writes_its_body_gets_the_answer() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let (running, base, _) = open().await;
+        // Larger than the buffers between the two, so that a door that closes early breaks the pipe.
+        let body = vec![b' '; 12 * 1024 * 1024];
+        for (path, status) in [("/echo", "413"), ("/raw", "413"), ("/nowhere", "404"), ("/whoami", "405")] {
+            let mut client = tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();
+            let length = body.len();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            );
+            client.write_all(head.as_bytes()).await.unwrap();
+            client.write_all(&body).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(std::str::from_utf8(&answer).unwrap(), format!("HTTP/1.1 {status}"), "{path}");
+        }
         running.stop().await;
     }
 

@@ -5,6 +5,7 @@
 
 mod caller;
 pub mod config;
+pub mod connections;
 mod context;
 mod door;
 mod inner;

@@ -27,7 +27,11 @@ use actix_web::{
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
-use notifyx_chassis::{Context, Parts, observe};
+use notifyx_chassis::{
+    Context, Parts,
+    connections::{BACKLOG, DRAIN_SECONDS, KEEP_ALIVE, LINGER, REQUEST_HEAD_TIMEOUT},
+    observe,
+};
 use notifyx_mesh::BusReceiver;
 use notifyx_model::Clock;
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -39,18 +43,6 @@ use crate::{
     platform::Platform,
     session::Desk,
 };
-
-/// Connections that wait to be accepted: a node full of sockets may reconnect at once.
-const BACKLOG: u32 = 4096;
-
-/// A publisher that keeps its connection is not sent away between two publishes.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// For the head of a request. actix' default closes idle publishers with 408.
-const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Requests in flight get this long to finish.
-const DRAIN_SECONDS: u64 = 5;
 
 /// One read buffer per worker thread. A client's burst of a hundred publishes fits.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -193,6 +185,7 @@ impl Edge {
                 HttpService::build()
                     .keep_alive(KEEP_ALIVE)
                     .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+                    .client_disconnect_timeout(LINGER)
                     .local_addr(address)
                     .upgrade(fn_service(move |asked| upgrade::upgrade(thread.clone(), asked)))
                     .h1(map_config(IntoServiceFactory::<_, Request>::into_factory(app), |()| AppConfig::default()))

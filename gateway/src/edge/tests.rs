@@ -213,6 +213,15 @@ async fn a_request_without_upgrade_headers_is_400_and_rest_is_beside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_still_writes_its_body_gets_the_answer() {
+    let gateway = Gateway::start();
+    // Larger than the buffers between the two, so that a door that closes early breaks the pipe.
+    let body = " ".repeat(12 * 1024 * 1024);
+    let head = format!("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    assert_eq!(gateway.http(&(head + &body)).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_node_holds_so_many_sockets_and_no_more() {
     let gateway = Gateway::with(Limits { sockets_max: 1, ..Limits::default() });
     let mut peer = gateway.connect(gateway.user()).await;
