@@ -6,7 +6,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
-    time::Duration,
 };
 
 use actix_web::{
