@@ -136,9 +136,10 @@ fn accepted(outcome: Outcome) -> Result<Accepted, Error> {
             TransactionState::Aborted => {
                 Err(Error::Aborted { reason: status.reason.unwrap_or_else(|| "it was aborted".into()) })
             }
-            TransactionState::Preparing | TransactionState::Committed | TransactionState::Quarantined => {
-                Ok(stands(status.gid, applied))
-            }
+            TransactionState::Preparing
+            | TransactionState::Committed
+            | TransactionState::Quarantined
+            | TransactionState::Resolved => Ok(stands(status.gid, applied)),
         },
         Outcome::Refused { problem, .. } => Err(CallError::Refused(Box::new(problem), None).into()),
         Outcome::Aborted { reason, .. } => Err(Error::Aborted { reason }),

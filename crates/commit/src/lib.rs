@@ -10,6 +10,8 @@ mod hash;
 pub mod participant;
 mod port;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transaction;
 
 pub use config::Config;
@@ -17,6 +19,7 @@ pub use coordinator::{AppliedSink, Coordinator, Outcome, Ports, Transaction};
 pub use hash::RequestHash;
 pub use port::{CallFailed, Participant};
 pub use store::{
-    Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, StoreError, Terms, Verdict, VerdictOn,
+    Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Intervened, Page, Resolve, StoreError, Terms,
+    Verdict, VerdictOn,
 };
-pub use transaction::{Parties, Party, Record, State};
+pub use transaction::{Parties, Party, Record, Resolution, State, Votes};

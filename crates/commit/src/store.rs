@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use notifyx_model::{Gid, InstanceId, UserId};
+use notifyx_model::{Gid, InstanceId, OperatorName, Remark, UserId};
+use notifyx_wire::rest::commit::{Heuristic, Standing};
 
-use crate::{Parties, Record, RequestHash, State};
+use crate::{Parties, Record, RequestHash, State, Votes};
 
 #[async_trait]
 pub trait CoordinatorStore: Send + Sync + 'static {
@@ -17,11 +18,12 @@ pub trait CoordinatorStore: Send + Sync + 'static {
     async fn begin(&self, batch: &[Begin], terms: Terms) -> Result<Vec<Begun>, StoreError>;
 
     /// DECIDE, durable, the only commit point: PREPARING → COMMIT if asked for and before the deadline, otherwise
-    /// PREPARING → ABORT. A row that is decided already stays as it is. Answers what each row says afterwards, in order;
+    /// PREPARING → ABORT; the votes are kept with it. A row that is decided already stays as it is. Answers what each row says afterwards, in order;
     /// `None` where there is no such row.
     async fn decide(&self, batch: &[VerdictOn]) -> Result<Vec<Option<State>>, StoreError>;
 
-    /// Notes who applied the decision; closes, and takes out of quarantine, what both have applied. Unknown gids are skipped.
+    /// Notes who applied the decision; closes, and takes out of quarantine, what both have applied. Unknown and closed gids are
+    /// skipped.
     async fn acknowledge(&self, batch: &[Acked]) -> Result<(), StoreError>;
 
     /// Notes failed tries and when the next is due: no gateway claims the transaction before.
@@ -31,10 +33,24 @@ pub trait CoordinatorStore: Send + Sync + 'static {
     /// different ones.
     async fn claim(&self, claim: Claim) -> Result<Vec<Record>, StoreError>;
 
+    /// Gives up the leases (and pauses) of what this owner left open, quarantine aside, so that anyone may take over now. For
+    /// an owner that stops and decides nothing any more.
+    async fn release(&self, owner: InstanceId) -> Result<(), StoreError>;
+
     async fn find(&self, gid: Gid) -> Result<Option<Record>, StoreError>;
 
     /// The transaction that holds this user's key: the one that was not aborted.
     async fn find_by_key(&self, user_id: UserId, key: &str) -> Result<Option<Record>, StoreError>;
+
+    /// A page in order of gid, which is that of their beginning.
+    async fn list(&self, page: Page) -> Result<Vec<Record>, StoreError>;
+
+    /// Makes an open transaction due now, whatever its lease or pause: whichever gateway looks next tries again. Refused once it
+    /// is closed, and while it can still be decided by whoever began it.
+    async fn retry(&self, gid: Gid) -> Result<Intervened, StoreError>;
+
+    /// Closes a quarantined transaction with what an operator found. Refused on any other; one compare-and-set.
+    async fn resolve(&self, resolve: &Resolve) -> Result<Intervened, StoreError>;
 
     /// Deletes at most `limit` transactions that were closed longer than `keep` ago; an unclosed one never. Answers how many.
     async fn trim(&self, keep: Duration, limit: u32) -> Result<u64, StoreError>;
@@ -72,6 +88,7 @@ pub enum Begun {
 pub struct VerdictOn {
     pub gid: Gid,
     pub verdict: Verdict,
+    pub votes: Votes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +123,31 @@ pub struct Claim {
     pub owner: InstanceId,
     pub lease: Duration,
     pub limit: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    pub standing: Standing,
+    /// The last gid of the page before.
+    pub after: Option<Gid>,
+    pub limit: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    pub gid: Gid,
+    pub outcome: Heuristic,
+    pub by: OperatorName,
+    pub reason: Remark,
+}
+
+/// What became of an operator's wish; how the transaction stands since, or still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intervened {
+    Done(Record),
+    /// It stands otherwise: nothing was changed.
+    Refused(Record),
+    Unknown,
 }
 
 /// What stands open, for metrics.

@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-use notifyx_model::{Gid, Timestamp, UserId};
-use notifyx_wire::rest::commit::{TransactionState, TransactionStatus};
+use notifyx_model::{Gid, InstanceId, OperatorName, Remark, Timestamp, UserId};
+use notifyx_wire::rest::commit::{Heuristic, TransactionState, TransactionStatus, Voted};
 
 use crate::{RequestHash, participant::Unknown};
 
@@ -104,6 +104,27 @@ impl Parties {
     }
 }
 
+/// How each participant voted, as far as it was asked: recovery aborts without asking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Votes {
+    pub persist: Option<Voted>,
+    pub counter: Option<Voted>,
+}
+
+impl Votes {
+    pub const NONE: Self = Self { persist: None, counter: None };
+}
+
+/// A heuristic outcome: what an operator found and did where the participants contradict the decision. It closes the
+/// transaction and changes neither the decision nor what a participant holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    pub outcome: Heuristic,
+    pub by: OperatorName,
+    pub reason: Remark,
+    pub at: Timestamp,
+}
+
 /// One row of `txn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -113,6 +134,8 @@ pub struct Record {
     pub idem_key: Option<String>,
     pub request: RequestHash,
     pub state: State,
+    /// As they stood when it was decided.
+    pub votes: Votes,
     /// Why it was aborted or quarantined.
     pub reason: Option<String>,
     pub acked: Parties,
@@ -120,9 +143,14 @@ pub struct Record {
     pub tries: u32,
     pub refusals: u32,
     pub quarantined: bool,
+    /// Who drives it, and until when others leave it alone.
+    pub owner: InstanceId,
+    pub lease_until: Timestamp,
     pub created_at: Timestamp,
     pub deadline: Timestamp,
     pub closed_at: Option<Timestamp>,
+    /// Closed by an operator, rather than by both acks.
+    pub resolution: Option<Resolution>,
 }
 
 impl Record {
@@ -130,16 +158,26 @@ impl Record {
     pub fn status(&self) -> TransactionStatus {
         TransactionStatus {
             gid: self.gid,
-            state: match self.state {
-                State::Commit | State::Abort if self.quarantined => TransactionState::Quarantined,
-                State::Preparing => TransactionState::Preparing,
-                State::Commit => TransactionState::Committed,
-                State::Abort => TransactionState::Aborted,
-            },
+            state: self.told(),
             applied: self.acked.count(),
             reason: self.reason.clone(),
             deadline: self.deadline,
             closed_at: self.closed_at,
+            resolution: self.resolution.as_ref().map(|resolution| resolution.outcome),
+        }
+    }
+
+    /// The one word about it. `committed` and `aborted` are said only where that is so: not where an operator found
+    /// something else, nor while that is open.
+    fn told(&self) -> TransactionState {
+        let found = self.resolution.as_ref().map(|resolution| resolution.outcome);
+        match (self.state, found) {
+            (State::Preparing, _) => TransactionState::Preparing,
+            (_, None) if self.quarantined => TransactionState::Quarantined,
+            (State::Commit, None | Some(Heuristic::Committed)) => TransactionState::Committed,
+            (State::Abort, None | Some(Heuristic::RolledBack)) => TransactionState::Aborted,
+            (State::Commit, Some(Heuristic::RolledBack | Heuristic::Mixed))
+            | (State::Abort, Some(Heuristic::Committed | Heuristic::Mixed)) => TransactionState::Resolved,
         }
     }
 }

@@ -13,5 +13,5 @@ pub use clock::{Clock, ManualClock, Timestamp};
 pub use id::{Gid, InstanceId, NotificationId, TopicId, UserId};
 pub use kind::{Fault, Kind};
 pub use message::{Message, Notification, Priority, RECIPIENTS_MAX};
-pub use name::{Email, Invalid, ServiceName, TopicName};
+pub use name::{Email, Invalid, OperatorName, Remark, ServiceName, TopicName};
 pub use token::{Secret, Token, TokenHash};

@@ -93,19 +93,49 @@ name!(
     ServiceName,
     parse_service
 );
+name!(
+    /// Who steps in by hand: one line of 1 to [`OperatorName::MAX_BYTES`] bytes.
+    OperatorName,
+    parse_operator
+);
+name!(
+    /// Why an operator steps in: one line of 1 to [`Remark::MAX_BYTES`] bytes.
+    Remark,
+    parse_remark
+);
 
 impl TopicName {
     /// A Phoenix topic is `notification:<name>` and its binary frames give it one length byte (255).
     pub const MAX_BYTES: usize = 200;
 }
 
+impl OperatorName {
+    /// A full name and a team.
+    pub const MAX_BYTES: usize = 100;
+}
+
+impl Remark {
+    /// A long sentence or two, and the number of a ticket.
+    pub const MAX_BYTES: usize = 1_000;
+}
+
 fn parse_topic(text: &str) -> Result<&str, Invalid> {
-    let refuse = |why: String| Err(Invalid::new("topic name", why));
+    parse_line(text, "topic name", TopicName::MAX_BYTES)
+}
+
+fn parse_operator(text: &str) -> Result<&str, Invalid> {
+    parse_line(text, "operator's name", OperatorName::MAX_BYTES)
+}
+
+fn parse_remark(text: &str) -> Result<&str, Invalid> {
+    parse_line(text, "reason", Remark::MAX_BYTES)
+}
+
+fn parse_line<'a>(text: &'a str, what: &'static str, bytes_max: usize) -> Result<&'a str, Invalid> {
+    let refuse = |why: String| Err(Invalid::new(what, why));
     match text {
         "" => refuse("is empty".into()),
-        _ if text.len() > TopicName::MAX_BYTES => {
-            refuse(format!("has {} bytes, more than {}", text.len(), TopicName::MAX_BYTES))
-        }
+        _ if text.len() > bytes_max => refuse(format!("has {} bytes, more than {bytes_max}", text.len())),
         _ if text.chars().any(char::is_control) => refuse("holds a control character".into()),
         _ if text.trim() != text => refuse("begins or ends with white space".into()),
         _ => Ok(text),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use notifyx_commit::{
     Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Parties, Party, Record, RequestHash, State, Terms, Verdict,
-    VerdictOn,
+    VerdictOn, Votes,
 };
 use notifyx_database::Database;
 use notifyx_model::{Clock, Gid, InstanceId, Timestamp, UserId};
@@ -62,11 +62,11 @@ fn again(item: &Begin) -> Begin {
 }
 
 fn commit(gid: Gid) -> VerdictOn {
-    VerdictOn { gid, verdict: Verdict::Commit }
+    VerdictOn { gid, verdict: Verdict::Commit, votes: Votes::NONE }
 }
 
 fn abort(gid: Gid) -> VerdictOn {
-    VerdictOn { gid, verdict: Verdict::Abort { reason: "no".into() } }
+    VerdictOn { gid, verdict: Verdict::Abort { reason: "no".into() }, votes: Votes::NONE }
 }
 
 async fn get(store: &Store, gid: Gid) -> Record {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use notifyx_commit::{
-    Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Record, State, StoreError, Terms, Verdict,
-    VerdictOn,
+    Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Intervened, Page, Record, Resolve, State,
+    StoreError, Terms, Verdict, VerdictOn,
 };
-use notifyx_model::{Gid, Timestamp, UserId};
+use notifyx_model::{Gid, InstanceId, Timestamp, UserId};
+use notifyx_wire::rest::commit::Voted;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -96,12 +97,14 @@ impl CoordinatorStore for Postgres {
             "WITH locked AS MATERIALIZED (
                  SELECT gid, deadline FROM txn WHERE gid = ANY($1) AND state = 'PREPARING' ORDER BY gid FOR UPDATE
              ), judged AS MATERIALIZED (
-                 SELECT gid, reason AS refused, clock_micros() < deadline AS in_time
-                 FROM locked JOIN UNNEST($1::uuid[], $2::text[]) AS verdict (gid, reason) USING (gid)
+                 SELECT gid, reason AS refused, clock_micros() < deadline AS in_time, persist, counter
+                 FROM locked JOIN UNNEST($1::uuid[], $2::text[], $4::text[], $5::text[])
+                     AS verdict (gid, reason, persist, counter) USING (gid)
              )
              UPDATE txn
              SET state = CASE WHEN refused IS NULL AND in_time THEN 'COMMIT' ELSE 'ABORT' END,
-                 reason = CASE WHEN refused IS NULL AND NOT in_time THEN $3 ELSE refused END
+                 reason = CASE WHEN refused IS NULL AND NOT in_time THEN $3 ELSE refused END,
+                 vote_persist = persist, vote_counter = counter
              FROM judged WHERE txn.gid = judged.gid AND txn.state = 'PREPARING'
              RETURNING txn.gid, txn.state",
         )
@@ -111,6 +114,8 @@ impl CoordinatorStore for Postgres {
             Verdict::Abort { reason } => Some(reason.as_str()),
         }))
         .bind(Verdict::TOO_LATE)
+        .bind(column(batch, |item| item.votes.persist.map(Voted::as_str)))
+        .bind(column(batch, |item| item.votes.counter.map(Voted::as_str)))
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
@@ -129,7 +134,8 @@ impl CoordinatorStore for Postgres {
     async fn acknowledge(&self, batch: &[Acked]) -> Result<(), StoreError> {
         sqlx::query(
             "WITH locked AS MATERIALIZED (
-                 SELECT gid FROM txn WHERE gid = ANY($1) AND state <> 'PREPARING' ORDER BY gid FOR UPDATE
+                 SELECT gid FROM txn WHERE gid = ANY($1) AND state <> 'PREPARING' AND closed_at IS NULL
+                 ORDER BY gid FOR UPDATE
              ), acked AS MATERIALIZED (
                  SELECT gid, persist, counter
                  FROM locked JOIN UNNEST($1::uuid[], $2::bool[], $3::bool[]) AS ack (gid, persist, counter) USING (gid)
@@ -139,8 +145,8 @@ impl CoordinatorStore for Postgres {
                  acked_counter = acked_counter OR counter,
                  quarantined = quarantined AND NOT ((acked_persist OR persist) AND (acked_counter OR counter)),
                  closed_at = CASE WHEN (acked_persist OR persist) AND (acked_counter OR counter)
-                                  THEN COALESCE(closed_at, clock_micros()) END
-             FROM acked WHERE txn.gid = acked.gid",
+                                  THEN clock_micros() END
+             FROM acked WHERE txn.gid = acked.gid AND txn.closed_at IS NULL",
         )
         .bind(column(batch, |acked| acked.gid.uuid()))
         .bind(column(batch, |acked| acked.by.persist))
@@ -195,6 +201,23 @@ impl CoordinatorStore for Postgres {
         row::records(rows)
     }
 
+    async fn release(&self, owner: InstanceId) -> Result<(), StoreError> {
+        // Whoever holds one of them is writing about it just now, and it needs no release.
+        sqlx::query(
+            "WITH left_open AS MATERIALIZED (
+                 SELECT gid FROM txn
+                 WHERE closed_at IS NULL AND lease_until > clock_micros() AND owner = $1 AND NOT quarantined
+                 FOR UPDATE SKIP LOCKED
+             )
+             UPDATE txn SET lease_until = clock_micros() FROM left_open WHERE txn.gid = left_open.gid",
+        )
+        .bind(owner.uuid())
+        .execute(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(())
+    }
+
     async fn find(&self, gid: Gid) -> Result<Option<Record>, StoreError> {
         let row: Option<TxnRow> = sqlx::query_as(concat!("SELECT ", columns!(), " FROM txn WHERE gid = $1"))
             .bind(gid.uuid())
@@ -216,6 +239,54 @@ impl CoordinatorStore for Postgres {
         .await
         .map_err(failed)?;
         row.map(Record::try_from).transpose()
+    }
+
+    async fn list(&self, page: Page) -> Result<Vec<Record>, StoreError> {
+        let (columns, condition) = (columns!(), row::condition(page.standing, "clock_micros()"));
+        let statement = format!("SELECT {columns} FROM txn WHERE {condition} AND gid > $1 ORDER BY gid LIMIT $2");
+        let rows: Vec<TxnRow> = sqlx::query_as(&statement)
+            .bind(page.after.map_or(Uuid::nil(), Gid::uuid))
+            .bind(i64::from(page.limit))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        row::records(rows)
+    }
+
+    async fn retry(&self, gid: Gid) -> Result<Intervened, StoreError> {
+        let changed: Option<TxnRow> = sqlx::query_as(concat!(
+            "UPDATE txn SET lease_until = LEAST(lease_until, clock_micros())
+             WHERE gid = $1 AND closed_at IS NULL AND (state <> 'PREPARING' OR deadline <= clock_micros())
+             RETURNING ",
+            columns!(),
+        ))
+        .bind(gid.uuid())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        let found = if changed.is_none() { self.find(gid).await? } else { None };
+        row::intervened(changed, found)
+    }
+
+    async fn resolve(&self, resolve: &Resolve) -> Result<Intervened, StoreError> {
+        let changed: Option<TxnRow> = sqlx::query_as(concat!(
+            "UPDATE txn
+             SET closed_at = now, quarantined = FALSE,
+                 resolved_at = now, resolved_by = $2, resolution = $3, resolution_reason = $4
+             FROM (SELECT clock_micros()) AS clock (now)
+             WHERE gid = $1 AND quarantined AND closed_at IS NULL
+             RETURNING ",
+            columns!(),
+        ))
+        .bind(resolve.gid.uuid())
+        .bind(resolve.by.as_str())
+        .bind(resolve.outcome.as_str())
+        .bind(resolve.reason.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        let found = if changed.is_none() { self.find(resolve.gid).await? } else { None };
+        row::intervened(changed, found)
     }
 
     async fn trim(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {

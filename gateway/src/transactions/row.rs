@@ -2,12 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    str::FromStr,
     time::Duration,
 };
 
-use notifyx_commit::{Begin, Begun, Figures, Parties, Record, RequestHash, State, StoreError, VerdictOn};
+use notifyx_commit::{
+    Begin, Begun, Figures, Intervened, Parties, Record, RequestHash, Resolution, State, StoreError, VerdictOn, Votes,
+};
 use notifyx_database::Error;
-use notifyx_model::{Gid, Timestamp, UserId};
+use notifyx_model::{Gid, InstanceId, Invalid, OperatorName, Remark, Timestamp, UserId};
+use notifyx_wire::rest::commit::{Heuristic, Standing};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -15,7 +19,8 @@ use uuid::Uuid;
 macro_rules! columns {
     () => {
         "txn.gid, txn.user_id, txn.idem_key, txn.req_hash, txn.state, txn.reason, txn.acked_persist, txn.acked_counter, \
-         txn.tries, txn.refusals, txn.quarantined, txn.created_at, txn.deadline, txn.closed_at"
+         txn.tries, txn.refusals, txn.quarantined, txn.created_at, txn.deadline, txn.closed_at, txn.owner, txn.lease_until, \
+         txn.vote_persist, txn.vote_counter, txn.resolved_at, txn.resolved_by, txn.resolution, txn.resolution_reason"
     };
 }
 pub(super) use columns;
@@ -36,6 +41,14 @@ pub(super) struct TxnRow {
     created_at: i64,
     deadline: i64,
     closed_at: Option<i64>,
+    owner: Uuid,
+    lease_until: i64,
+    vote_persist: Option<String>,
+    vote_counter: Option<String>,
+    resolved_at: Option<i64>,
+    resolved_by: Option<String>,
+    resolution: Option<String>,
+    resolution_reason: Option<String>,
 }
 
 impl TryFrom<TxnRow> for Record {
@@ -43,6 +56,7 @@ impl TryFrom<TxnRow> for Record {
 
     fn try_from(row: TxnRow) -> Result<Self, StoreError> {
         let count = |stored: i64| u32::try_from(stored).unwrap_or(if stored < 0 { 0 } else { u32::MAX });
+        let resolution = resolution(&row)?;
         Ok(Self {
             gid: Gid::from_uuid(row.gid),
             user_id: UserId::from_uuid(row.user_id),
@@ -50,6 +64,7 @@ impl TryFrom<TxnRow> for Record {
             request: RequestHash::from_slice(&row.req_hash)
                 .ok_or_else(|| StoreError::new(format!("transaction {} has a hash of another length", row.gid)))?,
             state: state(&row.state)?,
+            votes: Votes { persist: word(row.vote_persist.as_deref())?, counter: word(row.vote_counter.as_deref())? },
             reason: row.reason,
             acked: Parties { persist: row.acked_persist, counter: row.acked_counter },
             tries: count(row.tries),
@@ -58,8 +73,28 @@ impl TryFrom<TxnRow> for Record {
             created_at: Timestamp::from_micros(row.created_at),
             deadline: Timestamp::from_micros(row.deadline),
             closed_at: row.closed_at.map(Timestamp::from_micros),
+            owner: InstanceId::from_uuid(row.owner),
+            lease_until: Timestamp::from_micros(row.lease_until),
+            resolution,
         })
     }
+}
+
+/// All of it or nothing: the table's CHECK says so.
+fn resolution(row: &TxnRow) -> Result<Option<Resolution>, StoreError> {
+    let (Some(at), Some(by), Some(reason), Some(outcome)) = (
+        row.resolved_at,
+        word::<OperatorName>(row.resolved_by.as_deref())?,
+        word::<Remark>(row.resolution_reason.as_deref())?,
+        word::<Heuristic>(row.resolution.as_deref())?,
+    ) else {
+        return Ok(None);
+    };
+    Ok(Some(Resolution { outcome, by, reason, at: Timestamp::from_micros(at) }))
+}
+
+fn word<T: FromStr<Err = Invalid>>(stored: Option<&str>) -> Result<Option<T>, StoreError> {
+    stored.map(str::parse).transpose().map_err(StoreError::new)
 }
 
 pub(super) fn records(rows: Vec<TxnRow>) -> Result<Vec<Record>, StoreError> {
@@ -110,6 +145,29 @@ pub(super) fn micros(span: Duration) -> i64 {
 pub(super) fn first_id_at(at: Timestamp) -> Uuid {
     let millis = u128::try_from(at.as_micros() / 1_000).unwrap_or(0);
     Uuid::from_u128(millis << 80)
+}
+
+/// Which rows a listing is of.
+pub(super) fn condition(standing: Standing, now: &str) -> String {
+    match standing {
+        Standing::Open => "closed_at IS NULL".into(),
+        Standing::InDoubt => format!("closed_at IS NULL AND deadline <= {now}"),
+        Standing::Quarantined => "closed_at IS NULL AND quarantined".into(),
+        Standing::Preparing => "closed_at IS NULL AND state = 'PREPARING'".into(),
+        Standing::Committed => "state = 'COMMIT'".into(),
+        Standing::Aborted => "state = 'ABORT'".into(),
+        Standing::Resolved => "resolved_at IS NOT NULL".into(),
+        Standing::All => "TRUE".into(),
+    }
+}
+
+/// What an operator is told: the row as the statement left it, or else as it is found.
+pub(super) fn intervened(changed: Option<TxnRow>, found: Option<Record>) -> Result<Intervened, StoreError> {
+    match (changed, found) {
+        (Some(row), _) => Ok(Intervened::Done(Record::try_from(row)?)),
+        (None, Some(record)) => Ok(Intervened::Refused(record)),
+        (None, None) => Ok(Intervened::Unknown),
+    }
 }
 
 /// What each row says, in the order of the batch.

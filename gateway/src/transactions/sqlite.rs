@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use notifyx_commit::{
-    Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Record, State, StoreError, Terms, Verdict,
-    VerdictOn,
+    Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Intervened, Page, Record, Resolve, State,
+    StoreError, Terms, Verdict, VerdictOn,
 };
-use notifyx_model::{Clock, Gid, UserId};
+use notifyx_model::{Clock, Gid, InstanceId, UserId};
+use notifyx_wire::rest::commit::{Standing, Voted};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -85,13 +86,15 @@ impl CoordinatorStore for Sqlite {
                 Verdict::Commit => None,
                 Verdict::Abort { reason } => Some(reason),
             };
-            json!([hex(item.gid.uuid()), reason])
+            let votes = [item.votes.persist, item.votes.counter].map(|vote| vote.map(Voted::as_str));
+            json!([hex(item.gid.uuid()), reason, votes[0], votes[1]])
         });
         let mut tx = self.begin_writing().await?;
         sqlx::query(
             "UPDATE txn
              SET state = CASE WHEN value->>1 IS NULL AND ?2 < deadline THEN 'COMMIT' ELSE 'ABORT' END,
-                 reason = CASE WHEN value->>1 IS NULL AND ?2 >= deadline THEN ?3 ELSE value->>1 END
+                 reason = CASE WHEN value->>1 IS NULL AND ?2 >= deadline THEN ?3 ELSE value->>1 END,
+                 vote_persist = value->>2, vote_counter = value->>3
              FROM json_each(?1) WHERE txn.gid = unhex(value->>0) AND txn.state = 'PREPARING'",
         )
         .bind(&items)
@@ -117,8 +120,9 @@ impl CoordinatorStore for Sqlite {
                  acked_counter = acked_counter OR value->>2,
                  quarantined = quarantined AND NOT ((acked_persist OR value->>1) AND (acked_counter OR value->>2)),
                  closed_at = CASE WHEN (acked_persist OR value->>1) AND (acked_counter OR value->>2)
-                                  THEN COALESCE(closed_at, ?2) END
-             FROM json_each(?1) WHERE txn.gid = unhex(value->>0) AND txn.state <> 'PREPARING'",
+                                  THEN ?2 END
+             FROM json_each(?1)
+             WHERE txn.gid = unhex(value->>0) AND txn.state <> 'PREPARING' AND txn.closed_at IS NULL",
         )
         .bind(set(batch, |acked| json!([hex(acked.gid.uuid()), acked.by.persist, acked.by.counter])))
         .bind(self.now())
@@ -178,6 +182,20 @@ impl CoordinatorStore for Sqlite {
         row::records(rows)
     }
 
+    async fn release(&self, owner: InstanceId) -> Result<(), StoreError> {
+        let mut tx = self.begin_writing().await?;
+        sqlx::query(
+            "UPDATE txn SET lease_until = ?1
+             WHERE closed_at IS NULL AND lease_until > ?1 AND owner = ?2 AND NOT quarantined",
+        )
+        .bind(self.now())
+        .bind(owner.uuid())
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)
+    }
+
     async fn find(&self, gid: Gid) -> Result<Option<Record>, StoreError> {
         let row: Option<TxnRow> = sqlx::query_as(concat!("SELECT ", columns!(), " FROM txn WHERE gid = ?1"))
             .bind(gid.uuid())
@@ -199,6 +217,68 @@ impl CoordinatorStore for Sqlite {
         .await
         .map_err(failed)?;
         row.map(Record::try_from).transpose()
+    }
+
+    async fn list(&self, page: Page) -> Result<Vec<Record>, StoreError> {
+        // Left to itself it would walk the primary key through all that is closed.
+        let index = match page.standing {
+            Standing::Open | Standing::InDoubt | Standing::Quarantined | Standing::Preparing => "INDEXED BY txn_open",
+            Standing::Resolved => "INDEXED BY txn_resolved",
+            Standing::Committed | Standing::Aborted | Standing::All => "",
+        };
+        let (columns, condition) = (columns!(), row::condition(page.standing, "?3"));
+        let statement = format!(
+            "SELECT {columns} FROM txn {index} WHERE {condition} AND gid > ?1 AND ?3 IS NOT NULL ORDER BY gid LIMIT ?2"
+        );
+        let rows: Vec<TxnRow> = sqlx::query_as(&statement)
+            .bind(page.after.map_or(Uuid::nil(), Gid::uuid))
+            .bind(page.limit)
+            .bind(self.now())
+            .fetch_all(&self.database.read)
+            .await
+            .map_err(failed)?;
+        row::records(rows)
+    }
+
+    async fn retry(&self, gid: Gid) -> Result<Intervened, StoreError> {
+        let mut tx = self.begin_writing().await?;
+        let changed: Option<TxnRow> = sqlx::query_as(concat!(
+            "UPDATE txn SET lease_until = min(lease_until, ?2)
+             WHERE gid = ?1 AND closed_at IS NULL AND (state <> 'PREPARING' OR deadline <= ?2)
+             RETURNING ",
+            columns!(),
+        ))
+        .bind(gid.uuid())
+        .bind(self.now())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        let found = if changed.is_none() { self.find(gid).await? } else { None };
+        row::intervened(changed, found)
+    }
+
+    async fn resolve(&self, resolve: &Resolve) -> Result<Intervened, StoreError> {
+        let mut tx = self.begin_writing().await?;
+        let changed: Option<TxnRow> = sqlx::query_as(concat!(
+            "UPDATE txn
+             SET closed_at = ?2, quarantined = FALSE,
+                 resolved_at = ?2, resolved_by = ?3, resolution = ?4, resolution_reason = ?5
+             WHERE gid = ?1 AND quarantined AND closed_at IS NULL
+             RETURNING ",
+            columns!(),
+        ))
+        .bind(resolve.gid.uuid())
+        .bind(self.now())
+        .bind(resolve.by.as_str())
+        .bind(resolve.outcome.as_str())
+        .bind(resolve.reason.as_str())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        let found = if changed.is_none() { self.find(resolve.gid).await? } else { None };
+        row::intervened(changed, found)
     }
 
     async fn trim(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {

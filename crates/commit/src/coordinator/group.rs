@@ -6,13 +6,14 @@ use std::{sync::Arc, time::Duration};
 use notifyx_model::Gid;
 use notifyx_wire::rest::{
     Problem,
-    commit::{Ack, Applied, GidBatch, Prepare, PrepareBatch, Vote},
+    commit::{Ack, Applied, GidBatch, Prepare, PrepareBatch, Vote, Voted},
 };
 use tracing::{error, warn};
 
 use super::{Inner, Outcome, Pending, chain, settle::Chase};
 use crate::{
-    Begin, Begun, Parties, Party, Record, State, StoreError, Terms, Verdict, VerdictOn, coordinator::settle::Decision,
+    Begin, Begun, Parties, Party, Record, State, StoreError, Terms, Verdict, VerdictOn, Votes,
+    coordinator::settle::Decision,
 };
 
 /// What the votes on one transaction add up to.
@@ -80,8 +81,8 @@ impl Inner {
         if batch.is_empty() {
             return Vec::new();
         }
-        let sums = self.vote(&batch).await;
-        let states = match self.decide(&batch, &sums).await {
+        let (sums, votes): (Vec<Sum>, Vec<Votes>) = self.vote(&batch).await.into_iter().unzip();
+        let states = match self.decide(&batch, &sums, &votes).await {
             Ok(states) => states,
             Err(error) => {
                 error!(error = %chain(&error), items = batch.len(), "the decision on a group is not known");
@@ -125,7 +126,7 @@ impl Inner {
     }
 
     /// PREPARE at both, in parallel: neither waits for the other's answer.
-    async fn vote(&self, batch: &[Pending]) -> Vec<Sum> {
+    async fn vote(&self, batch: &[Pending]) -> Vec<(Sum, Votes)> {
         let _timer = self.metrics.step("prepare");
         let items = batch
             .iter()
@@ -133,7 +134,11 @@ impl Inner {
             .collect();
         let call = PrepareBatch { items };
         let (persist, counter) = tokio::join!(self.votes(Party::Persist, &call), self.votes(Party::Counter, &call));
-        persist.into_iter().zip(counter).map(|(persist, counter)| add_up(persist, counter)).collect()
+        let together = |(persist, counter)| {
+            let votes = Votes { persist: Some(voted(&persist)), counter: Some(voted(&counter)) };
+            (add_up(persist, counter), votes)
+        };
+        persist.into_iter().zip(counter).map(together).collect()
     }
 
     /// The votes of one participant, in order. What it could not tell is asked once more.
@@ -165,13 +170,14 @@ impl Inner {
     }
 
     /// DECIDE. If the first answer is lost, the same compare-and-set is asked again: it says what the row says.
-    async fn decide(&self, batch: &[Pending], sums: &[Sum]) -> Result<Vec<Option<State>>, StoreError> {
+    async fn decide(&self, batch: &[Pending], sums: &[Sum], votes: &[Votes]) -> Result<Vec<Option<State>>, StoreError> {
         let _timer = self.metrics.step("decide");
         let verdicts: Vec<VerdictOn> = batch
             .iter()
-            .zip(sums)
-            .map(|(pending, sum)| VerdictOn {
+            .zip(sums.iter().zip(votes))
+            .map(|(pending, (sum, votes))| VerdictOn {
                 gid: pending.gid,
+                votes: *votes,
                 verdict: match sum {
                     Sum::Commit => Verdict::Commit,
                     Sum::Refuse(problem) => Verdict::Abort { reason: format!("{}: {}", problem.code, problem.detail) },
@@ -235,6 +241,14 @@ fn told(party: Party, vote: Vote) -> Result<Vote, String> {
     match vote {
         Vote::Yes | Vote::No(_) => Ok(vote),
         Vote::Error(problem) => Err(format!("{party} could not tell: {}", problem.detail)),
+    }
+}
+
+fn voted(vote: &Result<Vote, String>) -> Voted {
+    match vote {
+        Ok(Vote::Yes) => Voted::Yes,
+        Ok(Vote::No(_)) => Voted::No,
+        Ok(Vote::Error(_)) | Err(_) => Voted::Error,
     }
 }
 

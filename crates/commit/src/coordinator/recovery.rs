@@ -12,7 +12,7 @@ use super::{
     Inner, chain,
     settle::{Chase, Decision},
 };
-use crate::{Claim, Parties, Record, State, StoreError, Verdict, VerdictOn};
+use crate::{Claim, Parties, Record, State, StoreError, Verdict, VerdictOn, Votes};
 
 /// Old transactions deleted in one go: short enough to hold up nobody.
 const TRIM_LIMIT: u32 = 1_000;
@@ -73,6 +73,7 @@ impl Inner {
             .map(|record| VerdictOn {
                 gid: record.gid,
                 verdict: Verdict::Abort { reason: "it was left undecided, and recovery aborted it".into() },
+                votes: Votes::NONE,
             })
             .collect();
         let mut decided = if abandoned.is_empty() {

@@ -1,6 +1,8 @@
 //! Two-phase commit on the wire: the batch form the coordinator uses (cluster only), and the forms for people.
 
-use notifyx_model::{Email, Gid, Message, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId};
+use std::{fmt, str::FromStr};
+
+use notifyx_model::{Email, Gid, Invalid, Message, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -104,6 +106,87 @@ pub struct CommitRequest {
     pub request_id: Gid,
 }
 
+/// Enums whose words are the same on the wire, in a database, in metrics and in a query.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident ($what:literal) { $($(#[$of:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        pub enum $name {
+            $($(#[$of])* #[serde(rename = $text)] $variant),+
+        }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                let found = Self::ALL.iter().find(|word| word.as_str() == text);
+                found.copied().ok_or_else(|| Invalid::new($what, concat!("is none of", $(" ", $text),+)))
+            }
+        }
+    };
+}
+
+words! {
+    /// Where a publish stands.
+    TransactionState ("state") {
+        Preparing = "preparing",
+        /// Decided, and final, applied or not.
+        Committed = "committed",
+        Aborted = "aborted",
+        /// A participant contradicts the decision: an operator must look.
+        Quarantined = "quarantined",
+        /// An operator closed it, and found something else than what was decided: `resolution` says what.
+        Resolved = "resolved",
+    }
+}
+
+words! {
+    /// What an operator found, in the words of X/Open: the effect came about at both, at neither, or at one of them.
+    Heuristic ("outcome") { Committed = "committed", RolledBack = "rolled_back", Mixed = "mixed" }
+}
+
+words! {
+    /// How a participant voted.
+    Voted ("vote") {
+        Yes = "yes",
+        No = "no",
+        /// It could not tell, or could not be asked.
+        Error = "error",
+    }
+}
+
+words! {
+    /// Which transactions are listed.
+    Standing ("state") {
+        /// Not closed.
+        Open = "open",
+        /// Not closed, and past the deadline.
+        InDoubt = "in_doubt",
+        Quarantined = "quarantined",
+        Preparing = "preparing",
+        /// Decided so, closed or not.
+        Committed = "committed",
+        Aborted = "aborted",
+        /// Closed by an operator.
+        Resolved = "resolved",
+        All = "all",
+    }
+}
+
 /// `GET /api/2pc/{gid}` of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TransactionStatus {
@@ -116,15 +199,7 @@ pub struct TransactionStatus {
     pub deadline: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<Timestamp>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TransactionState {
-    Preparing,
-    /// Decided, and final, applied or not.
-    Committed,
-    Aborted,
-    /// A participant contradicts the decision: an operator must look.
-    Quarantined,
+    /// What an operator found, if one closed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<Heuristic>,
 }

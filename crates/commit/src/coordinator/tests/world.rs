@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 use crate::{
     Acked, AppliedSink, Begin, Begun, CallFailed, Claim, Config, Coordinator, CoordinatorStore, Deferred, Figures,
-    Participant, Parties, Party, Ports, Record, RequestHash, State, StoreError, Terms, Transaction, Verdict, VerdictOn,
+    Intervened, Page, Participant, Parties, Party, Ports, Record, RequestHash, Resolution, Resolve, State, StoreError,
+    Terms, Transaction, Verdict, VerdictOn, Votes,
     participant::{self, Asker, Judge, OnCommit, OnPrepare, OnRollback},
 };
 
@@ -42,7 +43,6 @@ pub(super) struct World {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) record: Record,
-    lease_until: Timestamp,
 }
 
 /// One participant's database.
@@ -180,6 +180,7 @@ impl Site {
             state,
             request,
             prepared_at: Timestamp::from_micros(0),
+            expired: false,
         };
         let id = publish.map_or(NotificationId::from_uuid(uuid::Uuid::nil()), |p| p.notification_id);
         self.rows.lock().unwrap().insert(gid, (row, id));
@@ -396,6 +397,23 @@ impl CoordinatorStore for Gateway {
         self.stored("find", move |world| world.holder(user_id, &key)).await
     }
 
+    async fn release(&self, owner: InstanceId) -> Result<(), StoreError> {
+        self.stored("release", move |world| world.release(owner)).await
+    }
+
+    async fn list(&self, _: Page) -> Result<Vec<Record>, StoreError> {
+        self.stored("list", |_| Vec::new()).await
+    }
+
+    async fn retry(&self, gid: Gid) -> Result<Intervened, StoreError> {
+        self.stored("retry", move |world| world.retry(gid)).await
+    }
+
+    async fn resolve(&self, resolve: &Resolve) -> Result<Intervened, StoreError> {
+        let resolve = resolve.clone();
+        self.stored("resolve", move |world| world.resolve(resolve)).await
+    }
+
     async fn trim(&self, _: Duration, _: u32) -> Result<u64, StoreError> {
         self.stored("trim", |_| 0).await
     }
@@ -423,11 +441,15 @@ impl World {
             tries: 0,
             refusals: 0,
             quarantined: false,
+            votes: Votes::NONE,
+            owner: terms.owner,
+            lease_until: now + terms.lease,
             created_at: now,
             deadline: now + terms.deadline,
             closed_at: None,
+            resolution: None,
         };
-        self.rows.lock().unwrap().insert(item.gid, Row { record, lease_until: now + terms.lease });
+        self.rows.lock().unwrap().insert(item.gid, Row { record });
         Begun::New
     }
 
@@ -452,6 +474,7 @@ impl World {
                 };
                 row.record.state = state;
                 row.record.reason = reason;
+                row.record.votes = item.votes;
             }
             row.record.state
         })
@@ -460,6 +483,9 @@ impl World {
     fn acknowledge(&self, acked: &Acked) {
         let now = self.now();
         self.change(acked.gid, |row| {
+            if row.record.closed_at.is_some() {
+                return;
+            }
             row.record.acked = row.record.acked.and(acked.by);
             if row.record.acked == Parties::BOTH {
                 row.record.closed_at.get_or_insert(now);
@@ -471,7 +497,7 @@ impl World {
     fn defer(&self, deferred: Deferred) {
         let until = self.now() + deferred.again_in;
         self.change(deferred.gid, |row| {
-            row.lease_until = until;
+            row.record.lease_until = until;
             row.record.tries = deferred.tries;
             row.record.refusals = deferred.refusals;
             row.record.quarantined |= deferred.quarantine.is_some();
@@ -482,14 +508,53 @@ impl World {
     fn claim(&self, claim: Claim) -> Vec<Record> {
         let now = self.now();
         let mut rows = self.rows.lock().unwrap();
-        let overdue = rows.values_mut().filter(|row| row.record.closed_at.is_none() && row.lease_until <= now);
+        let overdue = rows.values_mut().filter(|row| row.record.closed_at.is_none() && row.record.lease_until <= now);
         overdue
             .take(claim.limit as usize)
             .map(|row| {
-                row.lease_until = now + claim.lease;
+                row.record.lease_until = now + claim.lease;
+                row.record.owner = claim.owner;
                 row.record.clone()
             })
             .collect()
+    }
+
+    fn release(&self, owner: InstanceId) {
+        let now = self.now();
+        let mut rows = self.rows.lock().unwrap();
+        for row in rows.values_mut().filter(|row| row.record.owner == owner && !row.record.quarantined) {
+            row.record.lease_until = row.record.lease_until.min(now);
+        }
+    }
+
+    fn retry(&self, gid: Gid) -> Intervened {
+        let now = self.now();
+        let can = |record: &Record| {
+            record.closed_at.is_none() && (record.state != State::Preparing || record.deadline <= now)
+        };
+        self.intervene(gid, can, |record| record.lease_until = now)
+    }
+
+    fn resolve(&self, resolve: Resolve) -> Intervened {
+        let now = self.now();
+        let can = |record: &Record| record.closed_at.is_none() && record.quarantined;
+        self.intervene(resolve.gid, can, |record| {
+            let Resolve { outcome, by, reason, .. } = resolve;
+            record.resolution = Some(Resolution { outcome, by, reason, at: now });
+            record.closed_at = Some(now);
+            record.quarantined = false;
+        })
+    }
+
+    fn intervene(&self, gid: Gid, can: impl FnOnce(&Record) -> bool, change: impl FnOnce(&mut Record)) -> Intervened {
+        let intervened = self.change(gid, |row| {
+            if !can(&row.record) {
+                return Intervened::Refused(row.record.clone());
+            }
+            change(&mut row.record);
+            Intervened::Done(row.record.clone())
+        });
+        intervened.unwrap_or(Intervened::Unknown)
     }
 
     fn site(&self, party: Party) -> &Site {
