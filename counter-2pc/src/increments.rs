@@ -10,7 +10,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use notifyx_chassis::reply::problem;
 use notifyx_commit::{
     RequestHash,
-    participant::{Asker, Judge, Refusal},
+    participant::{Asker, Judge, OnPrepare, Refusal},
 };
 use notifyx_model::{Clock, Gid, UserId};
 use notifyx_wire::rest::{
@@ -89,8 +89,19 @@ impl Increments {
         Ok(self.acks("rollback", gids, outcomes))
     }
 
-    /// By hand: the id to commit or roll back with. A topic's counter is raised with it by the topic's creator only.
+    /// By hand: the id to commit or roll back with. A topic's counter is raised with it by the topic's creator only. What is
+    /// refused leaves nothing behind, so that an id of the caller's own stays free.
     pub(crate) async fn prepare_by_hand(&self, user_id: UserId, new: PrepareIncrement) -> Result<Gid, Error> {
+        let (asker, judge, now) = (Asker::User(user_id), self.judge(), self.clock.now());
+        let request = RequestHash::of("/api/prepare_increment_2pc", &(user_id, new.topic_id));
+        if let Some(chosen) = new.request_id {
+            // A repetition is answered like the first, also while persist is away.
+            match judge.prepare(self.store.find(chosen).await?.as_ref(), asker, &request) {
+                OnPrepare::Yes => return Ok(chosen),
+                OnPrepare::No(refusal) => return Err(refusal.into()),
+                OnPrepare::Reserve => judge.chosen(chosen)?,
+            }
+        }
         if let Some(topic_id) = new.topic_id {
             let creator = self.topics.find_creator(topic_id).await?.ok_or(Error::TopicNotFound(topic_id))?;
             if creator != user_id {
@@ -98,10 +109,8 @@ impl Increments {
             }
         }
         let gid = new.request_id.unwrap_or_else(|| Gid::new(&self.clock));
-        let request = RequestHash::of("/api/prepare_increment_2pc", &(user_id, new.topic_id));
         let items = [Increment { gid, user_id, topic_id: new.topic_id, request }];
-        let (judge, now) = (self.judge(), self.clock.now());
-        single(self.again(|| self.store.prepare(&items, Asker::User(user_id), judge, now)).await?)?;
+        single(self.again(|| self.store.prepare(&items, asker, judge, now)).await?)?;
         Ok(gid)
     }
 

@@ -91,10 +91,13 @@ pub(crate) trait Store: Send + Sync {
         at: Timestamp,
     ) -> Result<Vec<Result<(), Refusal>>, Error>;
 
+    /// What became of one transaction.
+    async fn find(&self, gid: Gid) -> Result<Option<Row>, Error>;
+
     /// Zero where nothing was ever counted.
     async fn count(&self, of: Counted) -> Result<Count, Error>;
 
-    /// Rolls back at most `limit` increments that people prepared at or before `until`; how many.
+    /// Rolls back at most `limit` increments that people prepared at or before `until`, and marks them expired; how many.
     async fn expire(&self, until: Timestamp, limit: u32) -> Result<u64, Error>;
 
     /// How many a coordinator prepared before `before` and has not decided yet.
@@ -133,12 +136,13 @@ struct PtxnRow {
     topic_id: Option<Uuid>,
     req_hash: Vec<u8>,
     prepared_at: i64,
+    expired: bool,
 }
 
 /// The columns of [`PtxnRow`].
 macro_rules! columns {
     () => {
-        "ptxn.gid, ptxn.origin, ptxn.state, ptxn.user_id, ptxn.topic_id, ptxn.req_hash, ptxn.prepared_at"
+        "ptxn.gid, ptxn.origin, ptxn.state, ptxn.user_id, ptxn.topic_id, ptxn.req_hash, ptxn.prepared_at, ptxn.expired"
     };
 }
 use columns;
@@ -152,6 +156,7 @@ impl PtxnRow {
             state: self.state.parse().map_err(|error| invalid(&error))?,
             request: RequestHash::from_slice(&self.req_hash).ok_or_else(|| invalid(&"a hash of another length"))?,
             prepared_at: Timestamp::from_micros(self.prepared_at),
+            expired: self.expired,
         })
     }
 }

@@ -40,6 +40,10 @@ pub enum Error {
     TooManyExceptions(u32),
     #[error("a longevity of {0} s is not {min} to {max}", min = LONGEVITY_S.start(), max = LONGEVITY_S.end())]
     Longevity(u64),
+    #[error("name the transaction: `request_id` in the body or in the query")]
+    NoRequestId,
+    #[error("a `request_id` belongs to a prepare: set `is_2pc_locked`, or leave it out")]
+    NotAPrepare,
     #[error("the batch has {count} items, more than {max}: send it in parts")]
     BatchTooLarge { count: usize, max: usize },
     #[error(transparent)]
@@ -76,7 +80,12 @@ impl Fault for Error {
             | Self::TooManySubscriptions(_)
             | Self::TooManyTopics(_)
             | Self::TooManyExceptions(_) => Kind::Conflict,
-            Self::TooManyRecipients(_) | Self::Longevity(_) | Self::Invalid(_) | Self::Limit { .. } => Kind::Invalid,
+            Self::TooManyRecipients(_)
+            | Self::Longevity(_)
+            | Self::Invalid(_)
+            | Self::Limit { .. }
+            | Self::NoRequestId
+            | Self::NotAPrepare => Kind::Invalid,
             Self::BatchTooLarge { .. } => Kind::TooLarge,
             Self::Transaction(refusal) => refusal.kind(),
             Self::Database(error) => error.kind(),
@@ -99,6 +108,8 @@ impl Fault for Error {
             Self::TooManyTopics(_) => "too_many_topics",
             Self::TooManyExceptions(_) => "too_many_exceptions",
             Self::Longevity(_) => "longevity_invalid",
+            Self::NoRequestId => "request_id_missing",
+            Self::NotAPrepare => "request_id_unexpected",
             Self::BatchTooLarge { .. } => "batch_too_large",
             Self::Invalid(_) => "invalid",
             Self::Limit { .. } => "limit_invalid",

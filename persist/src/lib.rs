@@ -13,6 +13,8 @@ mod page;
 mod patience;
 mod store;
 mod subscribers;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topics;
 mod transactions;
 mod trimming;
@@ -59,6 +61,9 @@ pub struct Config {
     pub subscriptions_per_user_max: u32,
     pub exceptions_per_subscription_max: u32,
     pub topics_cached_max: u64,
+    pub by_hand_s: NonZeroU64,
+    pub alarm_s: NonZeroU64,
+    pub keep_days: NonZeroU32,
     pub sweep_ms: NonZeroU64,
     pub trim_rows: NonZeroU32,
 }
@@ -66,6 +71,12 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         notifyx_chassis::config::defaults(DEFAULTS)
+    }
+}
+
+impl Config {
+    fn by_hand(&self) -> Duration {
+        Duration::from_secs(self.by_hand_s.get())
     }
 }
 
@@ -95,7 +106,7 @@ impl Persist {
         let rules = Self {
             subscribers: Subscribers::new(store.clone(), topics.clone(), clock.clone(), metrics.clone(), bounds),
             notifications: Notifications::new(store.clone()),
-            transactions: Transactions::new(store.clone(), clock.clone(), metrics.clone()),
+            transactions: Transactions::new(store.clone(), clock.clone(), metrics.clone(), config.by_hand()),
             inboxes: Inboxes::new(
                 store.clone(),
                 topics.clone(),
@@ -104,7 +115,7 @@ impl Persist {
             ),
             topics,
         };
-        (rules, Sweeper::new(store, clock, metrics, config.trim_rows.get()))
+        (rules, Sweeper::new(store.clone(), store, clock, metrics, config))
     }
 }
 
@@ -134,7 +145,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
 
     // The work beside the door goes on until the last request was answered.
     let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
-    tasks.spawn_on(sweeper.run(Duration::from_millis(config.sweep_ms.get()), ended.clone()), &context.runtime);
+    tasks.spawn_on(sweeper.run(ended.clone()), &context.runtime);
     tasks.close();
 
     running.before_stop(async move { place.leave().await });

@@ -20,6 +20,7 @@ use notifyx_wire::rest::{
     commit::Applied,
     persist::{Head, InboxItem, Log, SeenStatus, Subscriber, Topic, TopicStatus, UnreadInTopic},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
@@ -101,12 +102,19 @@ pub(crate) trait Subscribers: Send + Sync {
     ) -> Result<Vec<Subscriber>, Error>;
 }
 
+/// A business "no", as it was said and will be said again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct No {
+    pub(crate) code: String,
+    pub(crate) detail: String,
+}
+
 /// A request to publish, checked and with its recipients told apart.
 #[derive(Clone, Debug)]
 pub(crate) struct Preparation {
     pub(crate) gid: Gid,
-    /// PREPARED, or ABORTED for a business "no".
-    pub(crate) state: participant::State,
+    /// `None`: to be PREPARED. Otherwise to be ABORTED, for this reason.
+    pub(crate) refusal: Option<No>,
     pub(crate) request: RequestHash,
     pub(crate) notification_id: NotificationId,
     pub(crate) topic_id: TopicId,
@@ -123,8 +131,8 @@ pub(crate) struct Preparation {
 pub(crate) enum Inserted {
     /// The row is there, in the state that was asked for.
     New,
-    /// The gid was known before.
-    Found(participant::Row),
+    /// The gid was known before; and if it was refused then, why.
+    Found(participant::Row, Option<No>),
     /// Another transaction holds the notification's id.
     IdTaken,
 }
@@ -169,8 +177,10 @@ pub(crate) trait Transactions: Send + Sync {
     ) -> Result<Vec<Result<(), participant::Refusal>>, Error>;
     /// Prepare and commit in one, by hand.
     async fn publish(&self, item: &Preparation, at: Timestamp) -> Result<Applied, Error>;
-    /// Rolls back what people prepared before `before`; how many.
-    async fn expire(&self, before: Timestamp) -> Result<u64, Error>;
+    /// What became of one transaction.
+    async fn find(&self, gid: Gid) -> Result<Option<participant::Row>, Error>;
+    /// Rolls back what people prepared at or before `until`, and marks it expired; how many.
+    async fn expire(&self, until: Timestamp) -> Result<u64, Error>;
     /// How many are prepared since before `before`.
     async fn overdue(&self, before: Timestamp) -> Result<u64, Error>;
     /// Deletes at most `rows` terminal transactions whose gid was made before `before`; how many.

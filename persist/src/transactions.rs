@@ -7,12 +7,13 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     future::Future,
     sync::Arc,
+    time::Duration,
 };
 
 use notifyx_chassis::reply::{self, problem};
 use notifyx_commit::{
     RequestHash,
-    participant::{Asker, Judge, OnPrepare, Origin, Refusal, State},
+    participant::{Asker, Judge, OnPrepare, Origin, Refusal},
 };
 use notifyx_model::{Clock, Email, Fault, Gid, Kind, Notification, NotificationId, RECIPIENTS_MAX, TopicId, UserId};
 use notifyx_wire::rest::{
@@ -25,13 +26,15 @@ use crate::{
     Error,
     metrics::Metrics,
     patience::again,
-    store::{Gate, Inserted, Preparation, Store},
+    store::{self, Gate, Inserted, No, Preparation},
 };
 
 pub(crate) struct Transactions {
-    store: Arc<dyn Store>,
+    store: Arc<dyn store::Transactions>,
     clock: Clock,
     metrics: Metrics,
+    /// How long a prepare by hand waits for its commit.
+    by_hand: Duration,
 }
 
 /// A request to publish, and what the rules say to it.
@@ -41,8 +44,13 @@ struct Checked {
 }
 
 impl Transactions {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Metrics) -> Self {
-        Self { store, clock, metrics }
+    pub(crate) fn new(
+        store: Arc<dyn store::Transactions>,
+        clock: Clock,
+        metrics: Metrics,
+        by_hand: Duration,
+    ) -> Self {
+        Self { store, clock, metrics, by_hand }
     }
 
     /// For the coordinator: one vote per item, in order.
@@ -56,7 +64,7 @@ impl Transactions {
             }
         };
         let (preparations, refused): (Vec<_>, Vec<_>) =
-            checked.into_iter().map(|item| (item.preparation, item.refused)).unzip();
+            checked.into_iter().map(|Checked { preparation, refused }| (preparation, refused)).unzip();
         let now = self.clock.now();
         let inserted = halved(&preparations, |part| {
             again(&self.metrics, move || self.store.prepare(part, Origin::Coordinator, now))
@@ -68,9 +76,9 @@ impl Transactions {
                 Err(problem) => Vote::Error(problem),
                 Ok(Inserted::New) => refused.map_or(Vote::Yes, |refusal| Vote::No(problem(&refusal))),
                 Ok(Inserted::IdTaken) => Vote::No(problem(&Error::NotificationIdTaken(item.notification_id))),
-                Ok(Inserted::Found(row)) => match judge.prepare(Some(&row), Asker::Coordinator, &item.request) {
+                Ok(Inserted::Found(row, no)) => match judge.prepare(Some(&row), Asker::Coordinator, &item.request) {
                     OnPrepare::Yes => Vote::Yes,
-                    OnPrepare::No(refusal) => Vote::No(problem(&refusal)),
+                    OnPrepare::No(refusal) => Vote::No(told_again(problem(&refusal), no)),
                     OnPrepare::Reserve => unreachable!("a row was found, so there is nothing to reserve"),
                 },
             };
@@ -112,19 +120,38 @@ impl Transactions {
         Ok(self.metrics.acked("rollback", acks.collect()))
     }
 
-    /// By hand: the id to commit or roll back with.
+    /// By hand: the id to commit or roll back with. A repetition under an id of the caller's own is answered like the first,
+    /// whatever became of the topic since; what is refused leaves nothing behind, so that the id stays free.
     pub(crate) async fn prepare_by_hand(&self, user: UserId, from: Email, new: NewNotification) -> Result<Gid, Error> {
-        let preparation = self.checked_by_hand(user, from, new).await?;
-        let (items, now) = ([preparation], self.clock.now());
-        again(&self.metrics, || self.store.prepare(&items, Origin::Client, now)).await?;
-        Ok(items[0].gid)
+        let (asker, now, chosen) = (Asker::User(user), self.clock.now(), new.request_id);
+        let (gid, judge) = (chosen.unwrap_or_else(|| Gid::new(&self.clock)), Judge::at(now).by_hand(self.by_hand));
+        let request = by_hand_request(&new);
+        if chosen.is_some() {
+            match judge.prepare(self.store.find(gid).await?.as_ref(), asker, &request) {
+                OnPrepare::Yes => return Ok(gid),
+                OnPrepare::No(refusal) => return Err(refusal.into()),
+                OnPrepare::Reserve => judge.chosen(gid)?,
+            }
+        }
+        let items = [Preparation { request, ..self.checked_by_hand(gid, user, from, new).await? }];
+        let inserted = again(&self.metrics, || self.store.prepare(&items, Origin::Client, now)).await?.pop();
+        match inserted.expect("one outcome per item") {
+            Inserted::New => Ok(gid),
+            Inserted::IdTaken => Err(Error::NotificationIdTaken(items[0].notification_id)),
+            // The same prepare, twice at once.
+            Inserted::Found(row, _) => match judge.prepare(Some(&row), asker, &request) {
+                OnPrepare::Yes => Ok(gid),
+                OnPrepare::No(refusal) => Err(refusal.into()),
+                OnPrepare::Reserve => unreachable!("a row was found, so there is nothing to reserve"),
+            },
+        }
     }
 
     /// `None`: committed before, and trimmed since.
     pub(crate) async fn commit_by_hand(&self, user: UserId, gid: Gid) -> Result<Option<Applied>, Error> {
         let (gids, now) = ([gid], self.clock.now());
-        let outcomes =
-            again(&self.metrics, || self.store.commit(&gids, Asker::User(user), Judge::at(now), now)).await?;
+        let judge = Judge::at(now).by_hand(self.by_hand);
+        let outcomes = again(&self.metrics, || self.store.commit(&gids, Asker::User(user), judge, now)).await?;
         let applied = single(outcomes)?;
         self.metrics.committed(applied.as_ref());
         Ok(applied)
@@ -132,14 +159,16 @@ impl Transactions {
 
     pub(crate) async fn rollback_by_hand(&self, user: UserId, gid: Gid) -> Result<(), Error> {
         let (gids, now) = ([gid], self.clock.now());
-        let outcomes =
-            again(&self.metrics, || self.store.rollback(&gids, Asker::User(user), Judge::at(now), now)).await?;
-        single(outcomes)
+        let judge = Judge::at(now).by_hand(self.by_hand);
+        single(again(&self.metrics, || self.store.rollback(&gids, Asker::User(user), judge, now)).await?)
     }
 
     /// By hand, without two phases: prepared and committed in one transaction. Nothing counts it.
     pub(crate) async fn publish(&self, user: UserId, from: Email, new: NewNotification) -> Result<Notification, Error> {
-        let item = self.checked_by_hand(user, from, new).await?;
+        if new.request_id.is_some() {
+            return Err(Error::NotAPrepare);
+        }
+        let item = self.checked_by_hand(Gid::new(&self.clock), user, from, new).await?;
         let now = self.clock.now();
         let applied = again(&self.metrics, || self.store.publish(&item, now)).await?;
         self.metrics.committed(Some(&applied));
@@ -158,7 +187,13 @@ impl Transactions {
         })
     }
 
-    async fn checked_by_hand(&self, user: UserId, from: Email, new: NewNotification) -> Result<Preparation, Error> {
+    async fn checked_by_hand(
+        &self,
+        gid: Gid,
+        user: UserId,
+        from: Email,
+        new: NewNotification,
+    ) -> Result<Preparation, Error> {
         let publish = Publish {
             notification_id: NotificationId::new(&self.clock),
             topic_id: new.topic_id,
@@ -168,7 +203,6 @@ impl Transactions {
             to_users: new.to_users,
             priority: new.priority,
         };
-        let gid = Gid::new(&self.clock);
         let mut checked = self.check(vec![Prepare { gid, publish }]).await.map_err(|(_, error)| error)?;
         let Checked { preparation, refused } = checked.pop().expect("one item was checked");
         refused.map_or(Ok(preparation), Err)
@@ -198,7 +232,7 @@ impl Transactions {
 
         let checked = items.into_iter().map(|item| {
             let refused = judge(&item.publish, gates.get(&item.publish.topic_id), &strangers).err();
-            Checked { preparation: preparation(item, refused.is_none()), refused }
+            Checked { preparation: preparation(item, refused.as_ref()), refused }
         });
         Ok(checked.collect())
     }
@@ -222,13 +256,27 @@ fn judge(publish: &Publish, gate: Option<&Gate>, strangers: &HashSet<(TopicId, U
     }
 }
 
-fn preparation(item: Prepare, accepted: bool) -> Preparation {
+/// What one asks for by hand: the fields that make the notification, in whatever order the recipients are named.
+fn by_hand_request(new: &NewNotification) -> RequestHash {
+    let to_users: BTreeSet<UserId> = new.to_users.iter().copied().collect();
+    RequestHash::of("/api/prepare_2pc", &(new.topic_id, &new.message, to_users, new.priority))
+}
+
+/// To a prepare that comes again, its lost answer's code and words, with the status that every late prepare gets.
+fn told_again(over: Problem, no: Option<No>) -> Problem {
+    match no {
+        Some(No { code, detail }) => Problem { code, detail, ..over },
+        None => over,
+    }
+}
+
+fn preparation(item: Prepare, refused: Option<&Error>) -> Preparation {
     let Prepare { gid, publish } = item;
     let request = RequestHash::of("/api/2pc/prepare", &publish);
     let to_users: BTreeSet<UserId> = publish.to_users.into_iter().collect();
     Preparation {
         gid,
-        state: if accepted { State::Prepared } else { State::Aborted },
+        refusal: refused.map(|error| No { code: error.code().to_owned(), detail: error.to_string() }),
         request,
         notification_id: publish.notification_id,
         topic_id: publish.topic_id,

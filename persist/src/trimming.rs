@@ -6,31 +6,51 @@
 use std::{sync::Arc, time::Duration};
 
 use notifyx_chassis::reply;
-use notifyx_commit::participant::{ALARM, BY_HAND, RETENTION};
 use notifyx_model::{Clock, TopicId};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, metrics::Metrics, patience::again, store::Store};
+use crate::{Config, Error, metrics::Metrics, patience::again, store::{Transactions, Trimming}};
 
 /// Topics per look, and transactions forgotten at once.
 const PAGE: u32 = 1_000;
 
 pub(crate) struct Sweeper {
-    store: Arc<dyn Store>,
+    transactions: Arc<dyn Transactions>,
+    trimming: Arc<dyn Trimming>,
     clock: Clock,
     metrics: Metrics,
+    interval: Duration,
+    by_hand: Duration,
+    alarm: Duration,
+    keep: Duration,
     /// Notifications per transaction.
     trim_rows: u32,
 }
 
 impl Sweeper {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Metrics, trim_rows: u32) -> Self {
-        Self { store, clock, metrics, trim_rows }
+    pub(crate) fn new(
+        transactions: Arc<dyn Transactions>,
+        trimming: Arc<dyn Trimming>,
+        clock: Clock,
+        metrics: Metrics,
+        config: &Config,
+    ) -> Self {
+        Self {
+            transactions,
+            trimming,
+            clock,
+            metrics,
+            interval: Duration::from_millis(config.sweep_ms.get()),
+            by_hand: config.by_hand(),
+            alarm: Duration::from_secs(config.alarm_s.get()),
+            keep: Duration::from_secs(u64::from(config.keep_days.get()) * 24 * 3_600),
+            trim_rows: config.trim_rows.get(),
+        }
     }
 
     /// Sweeps at each interval until `stop`.
-    pub(crate) async fn run(self, interval: Duration, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(interval);
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.interval);
         // A sweep that took long is not followed by a burst of them.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -47,16 +67,16 @@ impl Sweeper {
 
     pub(crate) async fn sweep(&self, stop: &CancellationToken) -> Result<(), Error> {
         let now = self.clock.now();
-        self.metrics.expired(again(&self.metrics, || self.store.expire(now - BY_HAND)).await?);
-        let overdue = self.store.overdue(now - ALARM).await?;
+        self.metrics.expired(again(&self.metrics, || self.transactions.expire(now - self.by_hand)).await?);
+        let overdue = self.transactions.overdue(now - self.alarm).await?;
         if self.metrics.overdue(overdue) {
+            let bound = self.alarm.as_secs();
             tracing::error!(
                 overdue,
-                "{overdue} transactions are prepared for longer than {} s: is a coordinator running?",
-                ALARM.as_secs()
+                "{overdue} transactions are prepared for longer than {bound} s: is a coordinator running?"
             );
         }
-        again(&self.metrics, || self.store.forget(now - RETENTION, PAGE)).await?;
+        again(&self.metrics, || self.transactions.forget(now - self.keep, PAGE)).await?;
         self.trim(stop).await
     }
 
@@ -64,13 +84,13 @@ impl Sweeper {
         let now = self.clock.now();
         let mut after: Option<TopicId> = None;
         loop {
-            let topics = self.store.list_expired_topics(now, after, PAGE).await?;
+            let topics = self.trimming.list_expired_topics(now, after, PAGE).await?;
             for topic in &topics {
                 loop {
                     if stop.is_cancelled() {
                         return Ok(());
                     }
-                    let trimmed = again(&self.metrics, || self.store.trim(*topic, now, self.trim_rows)).await?;
+                    let trimmed = again(&self.metrics, || self.trimming.trim(*topic, now, self.trim_rows)).await?;
                     self.metrics.trimmed(trimmed);
                     if trimmed < u64::from(self.trim_rows) {
                         break;
@@ -87,9 +107,11 @@ impl Sweeper {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use notifyx_commit::{
         RequestHash,
-        participant::{Asker, Judge, Origin, State},
+        participant::{Asker, BY_HAND, Judge, Origin},
     };
     use notifyx_database::testing;
     use notifyx_model::{Gid, ManualClock, Message, NotificationId, Priority, TopicName, UserId};
@@ -113,7 +135,7 @@ mod tests {
         store.create_topic(&creation, 1).await.unwrap();
         let item = || Preparation {
             gid: Gid::new(&clock),
-            state: State::Prepared,
+            refusal: None,
             request: RequestHash([0; 32]),
             notification_id: NotificationId::new(&clock),
             topic_id: creation.id,
@@ -130,10 +152,11 @@ mod tests {
         store.publish(&item(), clock.now()).await.unwrap();
         let left = [item()];
         store.prepare(&left, Origin::Client, clock.now()).await.unwrap();
-        hand.advance(BY_HAND + Duration::from_secs(1));
+        hand.advance(BY_HAND);
 
         // Two rows at a time, and more than once.
-        let sweeper = Sweeper::new(store.clone(), clock.clone(), metrics, 2);
+        let config = Config { trim_rows: NonZeroU32::new(2).unwrap(), ..Config::default() };
+        let sweeper = Sweeper::new(store.clone(), store.clone(), clock.clone(), metrics, &config);
         for _ in 0..2 {
             sweeper.sweep(&CancellationToken::new()).await.unwrap();
         }
@@ -145,6 +168,6 @@ mod tests {
 
         let stopped = CancellationToken::new();
         stopped.cancel();
-        sweeper.run(Duration::from_secs(1), stopped).await;
+        sweeper.run(stopped).await;
     }
 }

@@ -245,11 +245,8 @@ async fn the_coordinators_batches_vote_and_count() {
         "{acks:?}"
     );
     assert_eq!((door.counter().await.counter, door.topic_counter().await.counter), (2, 2));
-    assert_eq!(
-        problem(door.commit(door.ann, a).await).await,
-        (404, "transaction_not_found".into()),
-        "by hand: not its"
-    );
+    let by_hand = problem(door.commit(door.ann, a).await).await;
+    assert_eq!(by_hand, (403, "transaction_foreign".into()), "a coordinator's is in nobody's hands");
     door.running.stop().await;
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use notifyx_commit::{
     RequestHash,
-    participant::{Asker, BY_HAND, Judge, Refusal},
+    participant::{Asker, BY_HAND, Judge, Refusal, State},
 };
 use notifyx_database::Database;
 use notifyx_model::{Clock, Gid, ManualClock, Timestamp, TopicId, UserId};
@@ -191,10 +191,10 @@ async fn by_hand_and_by_coordinator_never_touch_each_other(store: Opened) {
     assert_eq!(rollback(&store, &[by_hand.gid]).await, [Ok(())], "nothing of the coordinator's stands there");
     assert_eq!(prepare(&store, std::slice::from_ref(&by_hand)).await, [Err(Refusal::OtherRequest)]);
     let gid = [by_coordinator.gid];
-    assert_eq!(store.commit(&gid, hand, judge()).await.unwrap().outcomes, [Err(Refusal::NotFound)]);
-    assert_eq!(store.rollback(&gid, hand, judge(), now()).await.unwrap(), [Err(Refusal::NotFound)]);
+    assert_eq!(store.commit(&gid, hand, judge()).await.unwrap().outcomes, [Err(Refusal::Foreign)]);
+    assert_eq!(store.rollback(&gid, hand, judge(), now()).await.unwrap(), [Err(Refusal::Foreign)]);
     let taken = store.prepare(std::slice::from_ref(&by_coordinator), hand, judge(), now()).await.unwrap();
-    assert_eq!(taken, [Err(Refusal::OtherRequest)]);
+    assert_eq!(taken, [Err(Refusal::Foreign)]);
     assert_eq!(counts(&store, ann, billing).await, [count(0, 2); 2], "both are as they were");
 }
 
@@ -227,7 +227,12 @@ async fn only_what_people_prepared_expires(store: Opened) {
     assert_eq!(store.overdue(now() + second).await.unwrap(), 1, "people do not raise the alarm");
     assert_eq!(store.expire(late.expired_before(), 10).await.unwrap(), 1);
     assert_eq!(store.expire(late.expired_before(), 10).await.unwrap(), 0);
-    assert_eq!(store.commit(&[by_hand.gid], hand, late).await.unwrap().outcomes, [Err(Refusal::Aborted)]);
+    let expired = store.commit(&[by_hand.gid], hand, late).await.unwrap();
+    assert_eq!(expired.outcomes, [Err(Refusal::Expired)], "and after it");
+    let found = store.find(by_hand.gid).await.unwrap().unwrap();
+    assert_eq!((found.state, found.expired, found.user_id), (State::Aborted, true, ann));
+    assert!(!store.find(in_time.gid).await.unwrap().unwrap().expired);
+    assert_eq!(store.find(increment(ann, billing).gid).await.unwrap(), None);
     assert_eq!(counts(&store, ann, billing).await, [count(0, 2); 2]);
     assert_eq!(store.commit(&[in_time.gid], hand, late).await.unwrap().outcomes, [Ok(())]);
     let years = Judge::at(now() + Duration::from_secs(100_000_000));

@@ -136,6 +136,14 @@ impl Store for Postgres {
         Ok(gids.iter().map(outcome).collect())
     }
 
+    async fn find(&self, gid: Gid) -> Result<Option<Row>, Error> {
+        let row: Option<PtxnRow> = sqlx::query_as(concat!("SELECT ", columns!(), " FROM ptxn WHERE gid = $1"))
+            .bind(gid.uuid())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| row.judged()).transpose()
+    }
+
     async fn count(&self, of: Counted) -> Result<Count, Error> {
         let statement = match of {
             Counted::User(_) => {
@@ -157,7 +165,7 @@ impl Store for Postgres {
                  SELECT gid FROM ptxn WHERE state = 'PREPARED' AND origin = 'client' AND prepared_at <= $1
                  ORDER BY gid LIMIT $2 FOR UPDATE SKIP LOCKED
              )
-             UPDATE ptxn SET state = 'ABORTED' FROM late WHERE ptxn.gid = late.gid",
+             UPDATE ptxn SET state = 'ABORTED', expired = true FROM late WHERE ptxn.gid = late.gid",
         )
         .bind(until.as_micros())
         .bind(i64::from(limit))

@@ -126,6 +126,14 @@ impl Store for Sqlite {
         Ok(gids.iter().map(outcome).collect())
     }
 
+    async fn find(&self, gid: Gid) -> Result<Option<Row>, Error> {
+        let row: Option<PtxnRow> = sqlx::query_as(concat!("SELECT ", columns!(), " FROM ptxn WHERE gid = ?1"))
+            .bind(gid.uuid())
+            .fetch_optional(&self.database.read)
+            .await?;
+        row.map(|row| row.judged()).transpose()
+    }
+
     async fn count(&self, of: Counted) -> Result<Count, Error> {
         let statement = match of {
             Counted::User(_) => {
@@ -150,7 +158,12 @@ impl Store for Sqlite {
         }
         let mut tx = self.database.begin().await?;
         let late: Vec<(Uuid,)> = sqlx::query_as(late).bind(until.as_micros()).bind(limit).fetch_all(&mut *tx).await?;
-        set_state(&mut tx, late.iter().map(|(gid,)| Gid::from_uuid(*gid)), State::Aborted).await?;
+        sqlx::query(
+            "UPDATE ptxn SET state = 'ABORTED', expired = 1 WHERE gid IN (SELECT unhex(value) FROM json_each(?1))",
+        )
+        .bind(ids(late.iter().map(|(gid,)| Gid::from_uuid(*gid))))
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(late.len() as u64)
     }

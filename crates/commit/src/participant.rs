@@ -3,7 +3,8 @@
 //! one local transaction.
 //!
 //! # How to use it
-//! Keep `ptxn(gid pk, origin, user_id, state, req_hash, payload, prepared_at)`; [`State`] and [`Origin`] know their texts.
+//! Keep `ptxn(gid pk, origin, user_id, state, req_hash, payload, prepared_at, expired)`; [`State`] and [`Origin`] know their
+//! texts.
 //!
 //! ```text
 //! prepare   INSERT … state='PREPARED' … ON CONFLICT (gid) DO NOTHING RETURNING gid   -- in order of gid
@@ -22,12 +23,16 @@
 //! is a [`Fault`] and answers for itself (403, 404, 409, 422). A gid that stands twice in one batch is judged twice, the
 //! second time with the row as the first left it (or answered like the first).
 //!
-//! Each second: release what [`Judge::expired`] says (by hand, older than [`BY_HAND`]), and count rows that are prepared
-//! since before `now - `[`ALARM`] into an alarm metric; those stay prepared.
+//! A person may choose the id. Look it up before anything else (`judge.prepare(row, …)`: a repetition is answered like the
+//! first, whatever has changed meanwhile); what is new passes [`Judge::chosen`] before it is checked and inserted. A business
+//! "no" by hand leaves no row: nobody but its author could repeat it.
+//!
+//! Each second: release what [`Judge::expired`] says (by hand, older than [`BY_HAND`]) and mark it `expired`, and count rows
+//! that are prepared since before `now - `[`ALARM`] into an alarm metric; those stay prepared.
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use notifyx_model::{Fault, Kind, Timestamp, UserId};
+use notifyx_model::{Fault, Gid, Kind, Timestamp, UserId};
 
 use crate::RequestHash;
 
@@ -37,6 +42,9 @@ pub const BY_HAND: Duration = Duration::from_secs(60);
 pub const ALARM: Duration = Duration::from_secs(45);
 /// Terminal rows are kept longer than the coordinator keeps its closed ones (7 days), so that none is asked for in vain.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How far the time in an id that a person chose may be from now. Far above what clocks differ by and a command line waits in
+/// an editor; far below [`RETENTION`], so that an id that was forgotten is never taken for a new one.
+pub const CHOSEN_WITHIN: Duration = Duration::from_secs(600);
 
 /// Where a transaction stands at one participant. COMMITTED and ABORTED are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +116,8 @@ pub struct Row {
     /// All zeros on a tombstone.
     pub request: RequestHash,
     pub prepared_at: Timestamp,
+    /// ABORTED by the sweep, for lateness: its owner is told so.
+    pub expired: bool,
 }
 
 /// The hash a tombstone is stored with: nobody's request.
@@ -170,17 +180,23 @@ pub enum Refusal {
     Aborted,
     #[error("the transaction is committed and cannot be rolled back")]
     Committed,
-    #[error("the transaction was not committed within {} s of its prepare and was rolled back", BY_HAND.as_secs())]
+    #[error("the transaction was not committed in time and is rolled back: prepare again under a new id")]
     Expired,
     /// A commit by the coordinator found nothing prepared: this database lost what it promised, or never promised it.
     #[error("nothing is prepared under this id, so it cannot be committed")]
     NothingPrepared,
     #[error("this id was used before for another request")]
     OtherRequest,
-    #[error("no transaction with this id: it was never prepared here, or a service's and not yours to decide")]
+    #[error("no transaction with this id was prepared here")]
     NotFound,
-    #[error("the transaction belongs to another user")]
+    /// Another user's, or a coordinator's.
+    #[error("the transaction under this id is another's and not yours to decide")]
     Foreign,
+    #[error(
+        "a `request_id` of your own is a UUID of version 7 made within {} min of now: make a new one, or leave it out",
+        CHOSEN_WITHIN.as_secs() / 60
+    )]
+    IdInvalid,
 }
 
 impl Fault for Refusal {
@@ -190,6 +206,7 @@ impl Fault for Refusal {
             Self::OtherRequest => Kind::Mismatch,
             Self::NotFound => Kind::NotFound,
             Self::Foreign => Kind::Forbidden,
+            Self::IdInvalid => Kind::Invalid,
         }
     }
 
@@ -202,6 +219,7 @@ impl Fault for Refusal {
             Self::OtherRequest => "request_mismatch",
             Self::NotFound => "transaction_not_found",
             Self::Foreign => "transaction_foreign",
+            Self::IdInvalid => "request_id_invalid",
         }
     }
 }
@@ -229,13 +247,14 @@ impl Judge {
         let Some(row) = found else { return OnPrepare::Reserve };
         let refusal = match (asker, row.origin) {
             // Whoever came first holds the id.
-            (Asker::Coordinator, Origin::Client) | (Asker::User(_), Origin::Coordinator) => Refusal::OtherRequest,
+            (Asker::Coordinator, Origin::Client) => Refusal::OtherRequest,
+            (Asker::User(_), Origin::Coordinator) => Refusal::Foreign,
             (Asker::User(user), Origin::Client) if user != row.user_id => Refusal::Foreign,
             (Asker::Coordinator, Origin::Coordinator) | (Asker::User(_), Origin::Client) => match row.state {
                 // A tombstone knows no request; a late prepare is told that it is over, not that it is another.
-                State::Aborted => Refusal::Aborted,
-                State::Prepared | State::Committed if row.request != *request => Refusal::OtherRequest,
+                State::Aborted => Self::over(row),
                 State::Prepared if self.expired(row) => Refusal::Expired,
+                State::Prepared | State::Committed if row.request != *request => Refusal::OtherRequest,
                 State::Prepared | State::Committed => return OnPrepare::Yes,
             },
         };
@@ -248,7 +267,7 @@ impl Judge {
             Err(refusal) => OnCommit::Refuse(refusal),
             Ok(row) => match row.state {
                 State::Committed => OnCommit::Done,
-                State::Aborted => OnCommit::Refuse(Refusal::Aborted),
+                State::Aborted => OnCommit::Refuse(Self::over(row)),
                 State::Prepared if self.expired(row) => OnCommit::Refuse(Refusal::Expired),
                 State::Prepared => OnCommit::Apply,
             },
@@ -275,6 +294,17 @@ impl Judge {
         }
     }
 
+    /// Whether a person may choose this id for something new. Ids sort by the time they were made, and are forgotten by it: one
+    /// from elsewhere would never be forgotten, and one from long ago cannot be told from one that was.
+    pub fn chosen(&self, gid: Gid) -> Result<(), Refusal> {
+        let made = gid.uuid().get_timestamp().filter(|_| gid.uuid().get_version_num() == 7).map(|made| made.to_unix());
+        let fresh = made.is_some_and(|(seconds, nanos)| {
+            let made = i128::from(seconds) * 1_000_000 + i128::from(nanos / 1_000);
+            made.abs_diff(self.now.as_micros().into()) <= CHOSEN_WITHIN.as_micros()
+        });
+        if fresh { Ok(()) } else { Err(Refusal::IdInvalid) }
+    }
+
     /// Whether the sweep should release this row: prepared by hand, and not decided in time. What the coordinator prepared
     /// never expires: after a yes the participant never decides alone.
     pub fn expired(&self, row: &Row) -> bool {
@@ -287,11 +317,18 @@ impl Judge {
     }
 
     fn own(found: Option<&Row>, asker: Asker) -> Result<&Row, Refusal> {
-        let row = found.filter(|row| row.origin == asker.origin()).ok_or(Refusal::NotFound)?;
-        match asker {
-            Asker::User(user) if user != row.user_id => Err(Refusal::Foreign),
-            Asker::User(_) | Asker::Coordinator => Ok(row),
+        let row = found.ok_or(Refusal::NotFound)?;
+        match (asker, row.origin) {
+            (Asker::Coordinator, Origin::Client) => Err(Refusal::NotFound),
+            (Asker::User(_), Origin::Coordinator) => Err(Refusal::Foreign),
+            (Asker::User(user), Origin::Client) if user != row.user_id => Err(Refusal::Foreign),
+            (Asker::User(_), Origin::Client) | (Asker::Coordinator, Origin::Coordinator) => Ok(row),
         }
+    }
+
+    /// Why an ABORTED row is.
+    const fn over(row: &Row) -> Refusal {
+        if row.expired { Refusal::Expired } else { Refusal::Aborted }
     }
 }
 
@@ -323,7 +360,7 @@ mod tests {
         }
 
         fn row(&self, origin: Origin, state: State) -> Row {
-            Row { origin, user_id: self.ann, state, request: THIS, prepared_at: self.clock.now() }
+            Row { origin, user_id: self.ann, state, request: THIS, prepared_at: self.clock.now(), expired: false }
         }
     }
 
@@ -383,6 +420,43 @@ mod tests {
     }
 
     #[test]
+    fn an_expired_prepare_is_told_so_before_the_sweep_and_after_it() {
+        let f = Fixture::new();
+        let before = f.row(Origin::Client, State::Prepared);
+        f.hand.advance(BY_HAND);
+        let (ann, swept) = (Asker::User(f.ann), Row { expired: true, ..f.row(Origin::Client, State::Aborted) });
+        for row in [&before, &swept] {
+            assert_eq!(f.judge().commit(Some(row), ann), OnCommit::Refuse(Refusal::Expired));
+            for request in [&THIS, &OTHER] {
+                assert_eq!(f.judge().prepare(Some(row), ann, request), OnPrepare::No(Refusal::Expired));
+            }
+        }
+        assert_eq!(f.judge().rollback(Some(&swept), ann), OnRollback::Done);
+    }
+
+    #[test]
+    fn a_person_chooses_ids_of_this_time_only() {
+        let f = Fixture::new();
+        let chosen = Gid::new(&f.clock);
+        assert_eq!(f.judge().chosen(chosen), Ok(()));
+        f.hand.advance(CHOSEN_WITHIN - Duration::from_secs(1));
+        assert_eq!(f.judge().chosen(chosen), Ok(()));
+        f.hand.advance(Duration::from_secs(2));
+        assert_eq!(f.judge().chosen(chosen), Err(Refusal::IdInvalid), "too old");
+        let ahead = ManualClock::new();
+        ahead.advance(Duration::from_secs(24 * 3_600));
+        for foreign in [
+            Gid::new(&ahead.clock()).to_string(),
+            "00000000-0000-0000-0000-000000000000".into(),
+            "ffffffff-ffff-ffff-ffff-ffffffffffff".into(),
+            // Version 4, of this moment if it were read as version 7.
+            chosen.to_string().replacen("-7", "-4", 1),
+        ] {
+            assert_eq!(f.judge().chosen(foreign.parse().unwrap()), Err(Refusal::IdInvalid), "{foreign}");
+        }
+    }
+
+    #[test]
     fn people_cannot_touch_what_is_not_theirs() {
         let f = Fixture::new();
         let judge = f.judge();
@@ -393,9 +467,9 @@ mod tests {
         assert_eq!(judge.prepare(Some(&of_ann), bob, &THIS), OnPrepare::No(Refusal::Foreign));
 
         let of_coordinator = f.row(Origin::Coordinator, State::Prepared);
-        assert_eq!(judge.commit(Some(&of_coordinator), ann), OnCommit::Refuse(Refusal::NotFound));
-        assert_eq!(judge.rollback(Some(&of_coordinator), ann), OnRollback::Refuse(Refusal::NotFound));
-        assert_eq!(judge.prepare(Some(&of_coordinator), ann, &THIS), OnPrepare::No(Refusal::OtherRequest));
+        assert_eq!(judge.commit(Some(&of_coordinator), ann), OnCommit::Refuse(Refusal::Foreign));
+        assert_eq!(judge.rollback(Some(&of_coordinator), ann), OnRollback::Refuse(Refusal::Foreign));
+        assert_eq!(judge.prepare(Some(&of_coordinator), ann, &THIS), OnPrepare::No(Refusal::Foreign));
     }
 
     #[test]

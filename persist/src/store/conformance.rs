@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use notifyx_commit::{
     RequestHash,
-    participant::{Asker, Judge, Origin, Refusal, State},
+    participant::{Asker, Judge, Origin, Refusal},
 };
 use notifyx_database::Database;
 use notifyx_model::{Clock, Email, Gid, ManualClock, Message, NotificationId, Priority, TopicId, TopicName, UserId};
@@ -77,7 +77,7 @@ impl Fixture {
     fn preparation(&self, topic_id: TopicId, from: UserId, to: &[UserId]) -> Preparation {
         Preparation {
             gid: self.gid(),
-            state: State::Prepared,
+            refusal: None,
             request: RequestHash([7; 32]),
             notification_id: NotificationId::new(&self.clock),
             topic_id,

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Error, Gate, Inserted, Preparation};
+use super::{Error, Gate, Inserted, No, Preparation};
 
 /// Offsets, numbers and counts are never negative in the store.
 pub(super) fn unsigned(number: i64) -> u64 {
@@ -143,10 +143,23 @@ pub(super) struct PtxnRow {
     state: String,
     req_hash: Vec<u8>,
     prepared_at: i64,
+    expired: bool,
+    refusal: Option<String>,
     pub(super) topic_id: Option<Uuid>,
 }
 
 impl PtxnRow {
+    /// Its columns.
+    pub(super) const COLUMNS: &str = "gid, origin, user_id, state, req_hash, prepared_at, expired, refusal, topic_id";
+
+    /// With what a prepare that comes again is told.
+    pub(super) fn found(&self) -> Result<(participant::Row, Option<No>), Error> {
+        let no = |text: &String| {
+            serde_json::from_str(text).map_err(|error| Error::Stored { what: "refusal", why: error.to_string() })
+        };
+        Ok((self.judged()?, self.refusal.as_ref().map(no).transpose()?))
+    }
+
     pub(super) fn judged(&self) -> Result<participant::Row, Error> {
         let unknown = |what| move |error: participant::Unknown| Error::Stored { what, why: error.to_string() };
         Ok(participant::Row {
@@ -156,6 +169,7 @@ impl PtxnRow {
             request: RequestHash::from_slice(&self.req_hash)
                 .ok_or_else(|| Error::Stored { what: "request hash", why: "not 32 bytes".into() })?,
             prepared_at: Timestamp::from_micros(self.prepared_at),
+            expired: self.expired,
         })
     }
 }
@@ -314,18 +328,29 @@ pub(super) fn firsts(items: &[Preparation]) -> Vec<&Preparation> {
     items.iter().filter(|item| known.insert(item.gid)).collect()
 }
 
+impl Preparation {
+    pub(super) fn state(&self) -> participant::State {
+        if self.refusal.is_none() { participant::State::Prepared } else { participant::State::Aborted }
+    }
+
+    /// As it is stored.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.as_ref().map(|no| serde_json::to_string(no).expect("two strings are JSON"))
+    }
+}
+
 /// Tells what became of each item: new, known before (or earlier in the batch), or in the way of another.
 pub(super) fn inserted(
     items: &[Preparation],
     new: Vec<Uuid>,
-    found: &HashMap<Uuid, participant::Row>,
+    found: &HashMap<Uuid, (participant::Row, Option<No>)>,
 ) -> Vec<Inserted> {
     let mut new: HashSet<Uuid> = new.into_iter().collect();
     items
         .iter()
         .map(|item| match found.get(&item.gid.uuid()) {
             _ if new.remove(&item.gid.uuid()) => Inserted::New,
-            Some(row) => Inserted::Found(row.clone()),
+            Some((row, no)) => Inserted::Found(row.clone(), no.clone()),
             None => Inserted::IdTaken,
         })
         .collect()

@@ -30,7 +30,8 @@ pub struct TopicCounter {
 pub struct PrepareIncrement {
     #[serde(default)]
     pub topic_id: Option<TopicId>,
-    /// Chosen by the client, so that it may repeat the prepare; absent: chosen by the counter.
+    /// Chosen by the client, so that it may repeat the prepare; absent: chosen by the counter. A UUID of version 7 made within
+    /// ten minutes of now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<Gid>,
 }

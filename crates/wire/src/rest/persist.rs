@@ -1,6 +1,6 @@
 //! Bodies of the persist service.
 
-use notifyx_model::{Message, Notification, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId};
+use notifyx_model::{Gid, Message, Notification, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -137,7 +137,8 @@ pub struct SubscriberPage {
     pub next: Option<UserId>,
 }
 
-/// `POST /api/notifications` of persist: by hand, outside or inside a two-phase commit.
+/// `POST /api/notifications` of persist: by hand, outside or inside a two-phase commit. `POST /api/prepare_2pc` takes the same and
+/// always prepares.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewNotification {
@@ -151,6 +152,10 @@ pub struct NewNotification {
     /// True: prepare only; commit or roll back with the `request_id` of the answer, within 60 s.
     #[serde(default)]
     pub is_2pc_locked: bool,
+    /// Of a prepare only: chosen by the client, so that it may repeat the prepare; absent: chosen by persist. A UUID of version
+    /// 7 made within ten minutes of now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Gid>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

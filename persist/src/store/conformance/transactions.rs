@@ -6,7 +6,7 @@ use notifyx_commit::participant::{Asker, BY_HAND, Judge, OnPrepare, Origin, Refu
 use notifyx_model::{Gid, Timestamp, TopicId, UserId};
 
 use super::{Fixture, MIGRATIONS, open};
-use crate::store::{self, Inserted, Preparation};
+use crate::store::{self, Inserted, No, Preparation};
 
 notifyx_database::conformance!(open, &MIGRATIONS;
     offsets_and_broadcast_numbers_have_no_gaps, a_batch_keeps_its_order, times_grow_even_if_the_clock_goes_back,
@@ -87,7 +87,7 @@ async fn what_is_prepared_is_not_visible(f: Fixture) {
 }
 
 fn found(inserted: &[Inserted], f: &Fixture, item: &Preparation) -> OnPrepare {
-    let [Inserted::Found(row)] = inserted else { panic!("{inserted:?}") };
+    let [Inserted::Found(row, _)] = inserted else { panic!("{inserted:?}") };
     f.judge().prepare(Some(row), Asker::Coordinator, &item.request)
 }
 
@@ -127,9 +127,12 @@ async fn a_no_is_final(f: Fixture) {
     let ann = f.user();
     let topic = f.topic("a", ann).await;
     let mut item = f.preparation(topic, ann, &[]);
-    item.state = State::Aborted;
+    let no = No { code: "topic_inactive".into(), detail: "topic `a` is inactive".into() };
+    item.refusal = Some(no.clone());
     f.prepare(std::slice::from_ref(&item)).await;
-    item.state = State::Prepared;
+    item.refusal = None;
+    let again = f.prepare(std::slice::from_ref(&item)).await;
+    assert!(matches!(&again[..], [Inserted::Found(_, Some(said))] if *said == no), "{again:?}");
     assert_eq!(found(&f.prepare(std::slice::from_ref(&item)).await, &f, &item), OnPrepare::No(Refusal::Aborted));
     assert_eq!(f.commit(&[item.gid]).await, [Err(Refusal::Aborted)]);
     // It reserves nothing.
@@ -142,7 +145,7 @@ async fn an_item_that_stands_twice_counts_once(f: Fixture) {
     let topic = f.topic("a", ann).await;
     let item = f.preparation(topic, ann, &[]);
     let inserted = f.prepare(&[item.clone(), item.clone()]).await;
-    assert!(matches!(inserted[..], [Inserted::New, Inserted::Found(_)]), "{inserted:?}");
+    assert!(matches!(inserted[..], [Inserted::New, Inserted::Found(..)]), "{inserted:?}");
     let applied = f.commit(&[item.gid, item.gid]).await;
     assert_eq!(applied[0], applied[1]);
     assert_eq!(f.head(topic).await.offset, 1);
@@ -171,7 +174,7 @@ async fn by_hand_and_by_coordinator_are_kept_apart(f: Fixture) {
     f.prepare(std::slice::from_ref(&coordinated)).await;
     let by = |asker, gid: Gid| f.store.commit(Box::leak(Box::new([gid])), asker, f.judge(), f.clock.now());
     assert_eq!(f.commit(&[hand.gid]).await, [Err(Refusal::NothingPrepared)]);
-    assert_eq!(by(Asker::User(ann), coordinated.gid).await.unwrap(), [Err(Refusal::NotFound)]);
+    assert_eq!(by(Asker::User(ann), coordinated.gid).await.unwrap(), [Err(Refusal::Foreign)]);
     assert_eq!(by(Asker::User(bob), hand.gid).await.unwrap(), [Err(Refusal::Foreign)]);
     assert!(by(Asker::User(ann), hand.gid).await.unwrap()[0].is_ok());
     // A person leaves no tombstones.
@@ -187,16 +190,24 @@ async fn by_hand_expires_and_the_coordinators_does_not(f: Fixture) {
     let (hand, coordinated) = (f.preparation(topic, ann, &[]), f.preparation(topic, ann, &[]));
     f.store.prepare(std::slice::from_ref(&hand), Origin::Client, f.clock.now()).await.unwrap();
     f.prepare(std::slice::from_ref(&coordinated)).await;
-    assert_eq!(f.store.expire(f.clock.now() - BY_HAND).await.unwrap(), 0);
-    f.hand.advance(BY_HAND + Duration::from_secs(1));
+    f.hand.advance(BY_HAND - Duration::from_micros(1));
+    assert_eq!(f.store.expire(f.judge().expired_before()).await.unwrap(), 0);
+    f.hand.advance(Duration::from_micros(1));
     // Late is late, also before the sweep has come by.
     let gids = [hand.gid];
     let late = f.store.commit(&gids, Asker::User(ann), f.judge(), f.clock.now()).await.unwrap();
     assert_eq!(late, [Err(Refusal::Expired)]);
-    assert_eq!(f.store.expire(f.clock.now() - BY_HAND).await.unwrap(), 1);
-    assert_eq!(f.store.expire(f.clock.now() - BY_HAND).await.unwrap(), 0);
+    assert_eq!(f.store.expire(f.judge().expired_before()).await.unwrap(), 1);
+    assert_eq!(f.store.expire(f.judge().expired_before()).await.unwrap(), 0);
     let late = f.store.commit(&gids, Asker::User(ann), f.judge(), f.clock.now()).await.unwrap();
-    assert_eq!(late, [Err(Refusal::Aborted)]);
+    assert_eq!(late, [Err(Refusal::Expired)], "and after it");
+    let found = f.store.find(hand.gid).await.unwrap().unwrap();
+    assert_eq!((found.state, found.expired, found.user_id), (State::Aborted, true, ann));
+    assert_eq!(f.store.find(coordinated.gid).await.unwrap().unwrap().state, State::Prepared);
+    assert_eq!(f.store.find(f.gid()).await.unwrap(), None);
+    // What it had reserved is free again.
+    let other = Preparation { gid: f.gid(), ..hand };
+    assert!(matches!(f.store.prepare(&[other], Origin::Client, f.clock.now()).await.unwrap()[..], [Inserted::New]));
     assert_eq!(f.store.overdue(f.clock.now() - Duration::from_secs(45)).await.unwrap(), 1);
     assert!(f.commit(&[coordinated.gid]).await[0].is_ok());
     assert_eq!(f.store.overdue(f.clock.now()).await.unwrap(), 0);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use notifyx_commit::participant::{Asker, Judge, NO_REQUEST, OnCommit, OnRollback, Origin, Refusal, State};
+use notifyx_commit::participant::{Asker, Judge, NO_REQUEST, OnCommit, OnRollback, Origin, Refusal, Row};
 use notifyx_model::{Gid, Timestamp, TopicId, UserId};
 use notifyx_wire::rest::commit::Applied;
 use sqlx::PgConnection;
@@ -50,7 +50,7 @@ impl Transactions for Postgres {
         if inserted.len() < items.len() {
             let gids = items.iter().map(|item| item.gid.uuid()).collect::<Vec<_>>();
             for row in lock(&mut tx, &gids).await? {
-                found.insert(row.gid, row.judged()?);
+                found.insert(row.gid, row.found()?);
             }
         }
         tx.commit().await?;
@@ -133,7 +133,7 @@ impl Transactions for Postgres {
         let verdict = |gid: &Uuid| verdicts.get(gid).copied().unwrap_or_else(|| judge.rollback(None, asker));
         let release: Vec<Uuid> = ids.iter().copied().filter(|gid| verdict(gid) == OnRollback::Release).collect();
         if !release.is_empty() {
-            abort(&mut tx, &release).await?;
+            abort(&mut tx, &release, false).await?;
         }
         tx.commit().await?;
         Ok(ids
@@ -157,19 +157,25 @@ impl Transactions for Postgres {
         Ok(applied)
     }
 
-    async fn expire(&self, before: Timestamp) -> Result<u64, Error> {
+    async fn find(&self, gid: Gid) -> Result<Option<Row>, Error> {
+        let sql = format!("SELECT {} FROM ptxn WHERE gid = $1", PtxnRow::COLUMNS);
+        let row: Option<PtxnRow> = sqlx::query_as(&sql).bind(gid.uuid()).fetch_optional(&self.pool).await?;
+        row.map(|row| row.judged()).transpose()
+    }
+
+    async fn expire(&self, until: Timestamp) -> Result<u64, Error> {
         let mut tx = self.pool.begin().await?;
         // What another transaction is deciding right now is left to it.
         let gids: Vec<(Uuid,)> = sqlx::query_as(
-            "SELECT gid FROM ptxn WHERE state = 'PREPARED' AND origin = 'client' AND prepared_at < $1
+            "SELECT gid FROM ptxn WHERE state = 'PREPARED' AND origin = 'client' AND prepared_at <= $1
              ORDER BY gid LIMIT 1000 FOR UPDATE SKIP LOCKED",
         )
-        .bind(before.as_micros())
+        .bind(until.as_micros())
         .fetch_all(&mut *tx)
         .await?;
         let gids: Vec<Uuid> = gids.into_iter().map(|(gid,)| gid).collect();
         if !gids.is_empty() {
-            abort(&mut tx, &gids).await?;
+            abort(&mut tx, &gids, true).await?;
         }
         tx.commit().await?;
         Ok(gids.len() as u64)
@@ -215,20 +221,20 @@ async fn insert(
     let to_users = |item: &Preparation| {
         item.to_users.as_ref().map(|users| users.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
     };
-    let prepared = |item: &Preparation| item.state == State::Prepared;
+    let prepared = |item: &Preparation| item.refusal.is_none();
     let gids: Vec<(Uuid,)> = sqlx::query_as(
         "INSERT INTO ptxn (gid, origin, user_id, state, req_hash, prepared_at,
-                           notification_id, topic_id, from_email, message, priority, to_users)
+                           refusal, notification_id, topic_id, from_email, message, priority, to_users)
          SELECT gid, $11, user_id, state, req_hash, $12,
-                notification_id, topic_id, from_email, message, priority, string_to_array(to_users, ',')::uuid[]
+                refusal, notification_id, topic_id, from_email, message, priority, string_to_array(to_users, ',')::uuid[]
          FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],
-                     $9::smallint[], $10::text[])
-              AS w (gid, user_id, state, req_hash, notification_id, topic_id, from_email, message, priority, to_users)
+                     $9::smallint[], $10::text[], $13::text[])
+              AS w (gid, user_id, state, req_hash, notification_id, topic_id, from_email, message, priority, to_users, refusal)
          ORDER BY gid ON CONFLICT DO NOTHING RETURNING gid",
     )
     .bind(column(items, |item| item.gid.uuid()))
     .bind(column(items, |item| item.from_user_id.uuid()))
-    .bind(column(items, |item| item.state.as_str()))
+    .bind(column(items, |item| item.state().as_str()))
     .bind(column(items, |item| item.request.as_slice()))
     // What is refused reserves nothing.
     .bind(column(items, |item| prepared(item).then(|| item.notification_id.uuid())))
@@ -239,20 +245,15 @@ async fn insert(
     .bind(column(items, |item| if prepared(item) { to_users(item) } else { None }))
     .bind(origin.as_str())
     .bind(at.as_micros())
+    .bind(column(items, Preparation::refusal))
     .fetch_all(connection)
     .await?;
     Ok(gids.into_iter().map(|(gid,)| gid).collect())
 }
 
 async fn lock(connection: &mut PgConnection, gids: &[Uuid]) -> Result<Vec<PtxnRow>, Error> {
-    let rows = sqlx::query_as(
-        "SELECT gid, origin, user_id, state, req_hash, prepared_at, topic_id
-         FROM ptxn WHERE gid = ANY($1) ORDER BY gid FOR UPDATE",
-    )
-    .bind(gids)
-    .fetch_all(connection)
-    .await?;
-    Ok(rows)
+    let sql = format!("SELECT {} FROM ptxn WHERE gid = ANY($1) ORDER BY gid FOR UPDATE", PtxnRow::COLUMNS);
+    Ok(sqlx::query_as(&sql).bind(gids).fetch_all(connection).await?)
 }
 
 /// Writes what is prepared under `gids` (each once, locked, as are the topics) at the end of its topics, in this order.
@@ -303,13 +304,14 @@ async fn find_applied(connection: &mut PgConnection, gids: &[Uuid]) -> Result<Ve
 }
 
 /// Gives back what was reserved.
-async fn abort(connection: &mut PgConnection, gids: &[Uuid]) -> Result<(), Error> {
+async fn abort(connection: &mut PgConnection, gids: &[Uuid], expired: bool) -> Result<(), Error> {
     sqlx::query(
-        "UPDATE ptxn SET state = 'ABORTED', notification_id = NULL, topic_id = NULL, from_email = NULL, message = NULL,
+        "UPDATE ptxn SET state = 'ABORTED', expired = $2, notification_id = NULL, topic_id = NULL, from_email = NULL, message = NULL,
                 priority = NULL, to_users = NULL
          WHERE gid = ANY($1)",
     )
     .bind(gids)
+    .bind(expired)
     .execute(connection)
     .await?;
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use notifyx_commit::participant::{Asker, Judge, NO_REQUEST, OnCommit, OnRollback, Origin, Refusal, State};
+use notifyx_commit::participant::{Asker, Judge, NO_REQUEST, OnCommit, OnRollback, Origin, Refusal, Row};
 use notifyx_model::{Gid, Timestamp, TopicId, UserId};
 use notifyx_wire::rest::commit::Applied;
 use sqlx::{QueryBuilder, SqliteConnection};
@@ -50,7 +50,7 @@ impl Transactions for Sqlite {
         if inserted.len() < items.len() {
             let gids = hex_list(items.iter().map(|item| item.gid.uuid()));
             for row in read(&mut tx, &gids).await? {
-                found.insert(row.gid, row.judged()?);
+                found.insert(row.gid, row.found()?);
             }
         }
         tx.commit().await?;
@@ -113,7 +113,7 @@ impl Transactions for Sqlite {
         let verdict = |gid: &Gid| verdicts.get(&gid.uuid()).copied().unwrap_or_else(|| judge.rollback(None, asker));
         let chosen =
             |which: OnRollback| hex_list(gids.iter().filter(|gid| verdict(gid) == which).map(|gid| gid.uuid()));
-        abort(&mut tx, &chosen(OnRollback::Release)).await?;
+        abort(&mut tx, &chosen(OnRollback::Release), false).await?;
         sqlx::query(
             "INSERT INTO ptxn (gid, origin, user_id, state, req_hash, prepared_at)
              SELECT unhex(value), 'coordinator', ?2, 'ABORTED', ?3, ?4 FROM json_each(?1) WHERE true
@@ -146,16 +146,22 @@ impl Transactions for Sqlite {
         Ok(applied)
     }
 
-    async fn expire(&self, before: Timestamp) -> Result<u64, Error> {
+    async fn find(&self, gid: Gid) -> Result<Option<Row>, Error> {
+        let sql = format!("SELECT {} FROM ptxn WHERE gid = ?1", PtxnRow::COLUMNS);
+        let row: Option<PtxnRow> = sqlx::query_as(&sql).bind(gid.uuid()).fetch_optional(self.read()).await?;
+        row.map(|row| row.judged()).transpose()
+    }
+
+    async fn expire(&self, until: Timestamp) -> Result<u64, Error> {
         let mut tx = self.begin().await?;
         let gids: Vec<(Uuid,)> = sqlx::query_as(
-            "SELECT gid FROM ptxn WHERE state = 'PREPARED' AND origin = 'client' AND prepared_at < ?1 LIMIT 1000",
+            "SELECT gid FROM ptxn WHERE state = 'PREPARED' AND origin = 'client' AND prepared_at <= ?1 LIMIT 1000",
         )
-        .bind(before.as_micros())
+        .bind(until.as_micros())
         .fetch_all(&mut *tx)
         .await?;
         if !gids.is_empty() {
-            abort(&mut tx, &hex_list(gids.iter().map(|(gid,)| *gid))).await?;
+            abort(&mut tx, &hex_list(gids.iter().map(|(gid,)| *gid)), true).await?;
         }
         tx.commit().await?;
         Ok(gids.len() as u64)
@@ -188,7 +194,7 @@ impl Transactions for Sqlite {
     }
 }
 
-/// Inserts what is new; which ones were. At most 512 rows of 12 values: far below SQLite's 32,766 variables.
+/// Inserts what is new; which ones were. At most 512 rows of 13 values: far below SQLite's 32,766 variables.
 async fn insert(
     connection: &mut SqliteConnection,
     items: &[&Preparation],
@@ -197,18 +203,19 @@ async fn insert(
 ) -> Result<Vec<Uuid>, Error> {
     let mut query = QueryBuilder::new(
         "INSERT INTO ptxn (gid, origin, user_id, state, req_hash, prepared_at,
-                           notification_id, topic_id, from_email, message, priority, to_users) ",
+                           refusal, notification_id, topic_id, from_email, message, priority, to_users) ",
     );
     query.push_values(items, |mut row, item| {
         // What is refused reserves nothing.
-        let prepared = item.state == State::Prepared;
+        let prepared = item.refusal.is_none();
         let to_users = item.to_users.as_ref().filter(|_| prepared);
         row.push_bind(item.gid.uuid())
             .push_bind(origin.as_str())
             .push_bind(item.from_user_id.uuid())
-            .push_bind(item.state.as_str())
+            .push_bind(item.state().as_str())
             .push_bind(item.request.as_slice())
             .push_bind(at.as_micros())
+            .push_bind(item.refusal())
             .push_bind(prepared.then(|| item.notification_id.uuid()))
             .push_bind(prepared.then(|| item.topic_id.uuid()))
             .push_bind(prepared.then(|| item.from.as_str()))
@@ -223,14 +230,8 @@ async fn insert(
 }
 
 async fn read(connection: &mut SqliteConnection, gids: &str) -> Result<Vec<PtxnRow>, Error> {
-    let rows = sqlx::query_as(
-        "SELECT gid, origin, user_id, state, req_hash, prepared_at, topic_id
-         FROM ptxn WHERE gid IN (SELECT unhex(value) FROM json_each(?1))",
-    )
-    .bind(gids)
-    .fetch_all(connection)
-    .await?;
-    Ok(rows)
+    let sql = format!("SELECT {} FROM ptxn WHERE gid IN (SELECT unhex(value) FROM json_each(?1))", PtxnRow::COLUMNS);
+    Ok(sqlx::query_as(&sql).bind(gids).fetch_all(connection).await?)
 }
 
 /// Writes what is prepared under the gids in ?1 (each once) at the end of its topics, in this order; ?2 is the time.
@@ -294,13 +295,14 @@ async fn find_applied(connection: &mut SqliteConnection, gids: &str) -> Result<V
 }
 
 /// Gives back what was reserved.
-async fn abort(connection: &mut SqliteConnection, gids: &str) -> Result<(), Error> {
+async fn abort(connection: &mut SqliteConnection, gids: &str, expired: bool) -> Result<(), Error> {
     sqlx::query(
-        "UPDATE ptxn SET state = 'ABORTED', notification_id = NULL, topic_id = NULL, from_email = NULL, message = NULL,
+        "UPDATE ptxn SET state = 'ABORTED', expired = ?2, notification_id = NULL, topic_id = NULL, from_email = NULL, message = NULL,
                 priority = NULL, to_users = NULL
          WHERE gid IN (SELECT unhex(value) FROM json_each(?1))",
     )
     .bind(gids)
+    .bind(expired)
     .execute(connection)
     .await?;
     Ok(())

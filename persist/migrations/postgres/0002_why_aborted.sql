@@ -1,0 +1,6 @@
+-- Why a transaction is ABORTED, to be said again to whoever asks again. The binary before this one reads and writes neither column.
+
+-- By hand, and not decided in time.
+ALTER TABLE ptxn ADD COLUMN expired BOOLEAN NOT NULL DEFAULT false;
+-- A business "no": JSON with its code and detail.
+ALTER TABLE ptxn ADD COLUMN refusal TEXT;
