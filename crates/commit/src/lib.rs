@@ -4,6 +4,7 @@
 //! are behind traits: this crate opens no database and no socket. One invariant carries the rest: what makes a decision single
 //! is the compare-and-set on the coordinator's `state`; everything else may be lost, doubled or late.
 
+pub mod ballot;
 mod config;
 mod coordinator;
 mod hash;

@@ -4,27 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use notifyx_model::Gid;
-use notifyx_wire::rest::{
-    Problem,
-    commit::{Ack, Applied, GidBatch, Prepare, PrepareBatch, Vote, Voted},
-};
+use notifyx_wire::rest::commit::{Ack, Applied, GidBatch, Prepare, PrepareBatch, Vote, Voted};
 use tracing::{error, warn};
 
 use super::{Inner, Outcome, Pending, chain, settle::Chase};
 use crate::{
-    Begin, Begun, Parties, Party, Record, State, StoreError, Terms, Verdict, VerdictOn, Votes,
+    Begin, Begun, Parties, Party, Record, State, StoreError, Terms, VerdictOn, Votes, ballot::Sum,
     coordinator::settle::Decision,
 };
-
-/// What the votes on one transaction add up to.
-#[derive(Clone, Debug, PartialEq)]
-enum Sum {
-    Commit,
-    /// At least one business "no".
-    Refuse(Problem),
-    /// No "no", but not two yes either.
-    Fail(String),
-}
 
 impl Inner {
     /// One outcome per item, in order.
@@ -86,7 +73,7 @@ impl Inner {
             Ok(states) => states,
             Err(error) => {
                 error!(error = %chain(&error), items = batch.len(), "the decision on a group is not known");
-                return undecided(&batch, sums);
+                return batch.iter().zip(sums).map(|(pending, sum)| sum.undecided(pending.gid)).collect();
             }
         };
         let (mut commits, mut aborts) = (Vec::new(), Vec::new());
@@ -109,18 +96,11 @@ impl Inner {
             .zip(states)
             .zip(sums)
             .map(|((pending, state), sum)| {
-                let gid = pending.gid;
-                match (state, sum) {
-                    (Some(State::Commit), _) => {
-                        Outcome::Committed { gid, applied: places.next().expect("one place per commit") }
-                    }
-                    (Some(State::Preparing), _) => Outcome::Unknown { gid },
-                    (Some(State::Abort) | None, Sum::Refuse(problem)) => Outcome::Refused { gid, problem },
-                    (Some(State::Abort) | None, Sum::Fail(reason)) => Outcome::Aborted { gid, reason },
-                    (Some(State::Abort) | None, Sum::Commit) => {
-                        Outcome::Aborted { gid, reason: Verdict::TOO_LATE.into() }
-                    }
-                }
+                let applied = match state {
+                    Some(State::Commit) => places.next().expect("one place per commit"),
+                    Some(State::Preparing | State::Abort) | None => None,
+                };
+                sum.outcome(pending.gid, state, applied)
             })
             .collect()
     }
@@ -136,7 +116,7 @@ impl Inner {
         let (persist, counter) = tokio::join!(self.votes(Party::Persist, &call), self.votes(Party::Counter, &call));
         let together = |(persist, counter)| {
             let votes = Votes { persist: Some(voted(&persist)), counter: Some(voted(&counter)) };
-            (add_up(persist, counter), votes)
+            (Sum::of(persist, counter), votes)
         };
         persist.into_iter().zip(counter).map(together).collect()
     }
@@ -175,15 +155,7 @@ impl Inner {
         let verdicts: Vec<VerdictOn> = batch
             .iter()
             .zip(sums.iter().zip(votes))
-            .map(|(pending, (sum, votes))| VerdictOn {
-                gid: pending.gid,
-                votes: *votes,
-                verdict: match sum {
-                    Sum::Commit => Verdict::Commit,
-                    Sum::Refuse(problem) => Verdict::Abort { reason: format!("{}: {}", problem.code, problem.detail) },
-                    Sum::Fail(reason) => Verdict::Abort { reason: reason.clone() },
-                },
-            })
+            .map(|(pending, (sum, votes))| VerdictOn { gid: pending.gid, votes: *votes, verdict: sum.verdict() })
             .collect();
         let states = match self.stored(self.ports.store.decide(&verdicts)).await {
             Ok(states) => states,
@@ -250,30 +222,6 @@ fn voted(vote: &Result<Vote, String>) -> Voted {
         Ok(Vote::No(_)) => Voted::No,
         Ok(Vote::Error(_)) | Err(_) => Voted::Error,
     }
-}
-
-fn add_up(persist: Result<Vote, String>, counter: Result<Vote, String>) -> Sum {
-    match (persist, counter) {
-        (Ok(Vote::Yes), Ok(Vote::Yes)) => Sum::Commit,
-        // Persist's "no" is about the message and says more than the counter's.
-        (Ok(Vote::No(problem)), _) | (_, Ok(Vote::No(problem))) => Sum::Refuse(problem),
-        (Ok(Vote::Error(problem)), _) | (_, Ok(Vote::Error(problem))) => Sum::Fail(problem.detail),
-        (Err(reason), _) | (_, Err(reason)) => Sum::Fail(reason),
-    }
-}
-
-/// Where DECIDE gave no answer. What was to be aborted will be, by recovery: nobody else can commit it. What was to be
-/// committed may be either.
-fn undecided(batch: &[Pending], sums: Vec<Sum>) -> Vec<Outcome> {
-    let outcome = |(pending, sum): (&Pending, Sum)| {
-        let gid = pending.gid;
-        match sum {
-            Sum::Commit => Outcome::Unknown { gid },
-            Sum::Refuse(problem) => Outcome::Refused { gid, problem },
-            Sum::Fail(reason) => Outcome::Aborted { gid, reason },
-        }
-    };
-    batch.iter().zip(sums).map(outcome).collect()
 }
 
 fn complete<T>(items: Vec<T>, count: usize) -> Option<Vec<T>> {

@@ -12,7 +12,7 @@ use super::{
     Inner, chain,
     settle::{Chase, Decision},
 };
-use crate::{Claim, Parties, Record, State, StoreError, Verdict, VerdictOn, Votes};
+use crate::{Claim, Record, State, StoreError, Verdict, VerdictOn, Votes, ballot};
 
 /// Old transactions deleted in one go: short enough to hold up nobody.
 const TRIM_LIMIT: u32 = 1_000;
@@ -86,13 +86,13 @@ impl Inner {
         let (mut commits, mut aborts) = (Vec::new(), Vec::new());
         for record in claimed {
             let state = match record.state {
+                // No row any more, no commit: nobody can ever decide it.
                 State::Preparing => decided.next().flatten().unwrap_or(State::Abort),
                 state @ (State::Commit | State::Abort) => state,
             };
             let chase = Chase {
                 gid: record.gid,
-                // Acknowledged by both and yet open: asked again, so that the acks close it.
-                owed: if record.acked == Parties::BOTH { Parties::BOTH } else { Parties::BOTH.without(record.acked) },
+                owed: ballot::owed(record.acked),
                 tries: record.tries,
                 refusals: record.refusals,
                 quarantined: record.quarantined,
@@ -100,7 +100,9 @@ impl Inner {
             };
             match state {
                 State::Commit => commits.push(chase),
-                State::Abort | State::Preparing => aborts.push(chase),
+                State::Abort => aborts.push(chase),
+                // Undecided: nothing may be sent. It comes back when its lease runs out.
+                State::Preparing => {}
             }
         }
         info!(commits = commits.len(), aborts = aborts.len(), "recovery finishes what was left open");
