@@ -23,7 +23,7 @@ async fn people_and_topic(platform: &Platform) -> (Person, Person, String, Strin
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_accepted_survives_a_kill() {
-    let options = Options { port: fixed_port(), variables: SHORT_LEASE.to_vec() };
+    let options = Options { port: fixed_port(), variables: SHORT_LEASE.to_vec(), ..Options::default() };
     let mut platform = Platform::start_with(Form::Up, options).await;
     let (ann, bob, topic, topic_id) = people_and_topic(&platform).await;
     let mut live = bob.socket().await;
@@ -52,7 +52,8 @@ async fn what_was_accepted_survives_a_kill() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_persist_of_two_may_die() {
-    let mut platform = Platform::start_with(Form::Separate, Options { variables: SHORT_LEASE.to_vec(), port: 0 }).await;
+    let options = Options { variables: SHORT_LEASE.to_vec(), ..Options::default() };
+    let mut platform = Platform::start_with(Form::Separate, options).await;
     let (ann, bob, topic, topic_id) = people_and_topic(&platform).await;
     let killed = platform.instances("persist")[1].to_owned();
     assert_eq!(breaker(&ann, &killed).await.as_deref(), Some("closed"));

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it is")]
 
+#[expect(dead_code, reason = "the random runs in tests/chaos stand on it too")]
 mod harness;
 
 mod bad_input;

@@ -1,9 +1,9 @@
 //! Throw-away databases for tests, and the runner that holds a store to the same suite on both backends.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -48,13 +48,15 @@ pub async fn postgres_url(name: &str) -> DatabaseUrl {
     DatabaseUrl::parse(&format!("{}/{unique}", base.trim_end_matches('/'))).expect("a Postgres URL")
 }
 
-/// A PostgreSQL server of its own in a temporary folder.
+/// A PostgreSQL server of its own in a temporary folder. Its settings are PostgreSQL's defaults: `fsync` and
+/// `full_page_writes` are on.
 #[derive(Debug)]
 pub struct Server {
     /// `postgres://…` without a database.
     pub base: String,
     pub folder: PathBuf,
     watchdog: Child,
+    answers: BufReader<ChildStdout>,
 }
 
 fn server() -> &'static Server {
@@ -63,33 +65,71 @@ fn server() -> &'static Server {
 }
 
 impl Server {
-    /// Starts one. A watchdog shell stops it and removes its folder when this process ends, however it ends: it waits for
-    /// the end of its standard input, which the kernel closes with us.
+    /// Starts one at a port that is free now. A watchdog shell stops it and removes its folder when this process ends,
+    /// however it ends: it waits for the end of its standard input, which the kernel closes with us.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("notifyx-pg-").tempdir().expect("a temporary folder").keep();
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        Self::start_at(port)
+    }
+
+    /// Starts one that can be started again: the port must stay its own meanwhile.
+    pub fn start_at(port: u16) -> Self {
+        Self::start_with(port, &std::env::temp_dir(), &[])
+    }
+
+    /// Starts one in a folder under `parent`, with settings of its own, each as `name=value`.
+    pub fn start_with(port: u16, parent: &Path, settings: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("notifyx-pg-").tempdir_in(parent).expect("a new folder").keep();
         let script = include_str!("testing/postgres.sh");
         let mut watchdog = Command::new("bash")
             .args(["-c", script, "postgres.sh"])
             .arg(binaries())
             .arg(&folder)
             .arg(port.to_string())
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
             .expect("bash");
-        let mut said = String::new();
-        let output = watchdog.stdout.take().expect("piped");
-        BufReader::new(output).read_line(&mut said).expect("a line from the watchdog");
-        assert_eq!(said.trim(), "ready", "PostgreSQL did not start; its log is {}/log", folder.display());
-        Self { base: format!("postgres://postgres@127.0.0.1:{port}"), folder, watchdog }
+        let answers = BufReader::new(watchdog.stdout.take().expect("piped"));
+        let mut server = Self { base: format!("postgres://postgres@127.0.0.1:{port}"), folder, watchdog, answers };
+        server.hear("ready");
+        server
     }
 
     /// As a crash of the machine would: no checkpoint, no goodbye.
     pub fn stop_immediately(mut self) {
         drop(self.watchdog.stdin.take());
         let _ = self.watchdog.wait();
+    }
+
+    /// The same, but it can be started again. Blocks until its processes are gone.
+    pub fn crash(&mut self) {
+        self.order("crash");
+        self.hear("crashed");
+    }
+
+    /// Starts it again after [`Server::crash`], on what it had written; blocks until it has recovered.
+    pub fn start_again(&mut self) {
+        self.order("start");
+        self.hear("ready");
+    }
+
+    /// What PostgreSQL said last, for a failed test.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    fn order(&mut self, order: &str) {
+        let orders = self.watchdog.stdin.as_mut().expect("it is taken only by stopping");
+        writeln!(orders, "{order}").expect("the watchdog listens");
+    }
+
+    fn hear(&mut self, expected: &str) {
+        let mut said = String::new();
+        self.answers.read_line(&mut said).expect("a line from the watchdog");
+        assert_eq!(said.trim(), expected, "PostgreSQL's log is {}/log", self.folder.display());
     }
 }
 

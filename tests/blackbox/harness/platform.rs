@@ -52,6 +52,8 @@ pub(crate) struct Platform {
 struct Plan {
     /// A fixed port for the gateway, where a test restarts it.
     port: u16,
+    /// A fixed port for every process, where a test restarts any of them at any time.
+    ports: BTreeMap<String, u16>,
     /// Further variables for every process.
     variables: Vec<(String, String)>,
     place: Place,
@@ -67,7 +69,14 @@ enum Place {
 pub(crate) struct Options {
     pub(crate) port: u16,
     pub(crate) variables: Vec<(&'static str, &'static str)>,
+    /// The processes where they are not the usual ones, each at a port that stays its own. Discovery comes first.
+    pub(crate) processes: &'static [&'static str],
+    /// A PostgreSQL server of the test's own: `postgres://…` without a database.
+    pub(crate) server: Option<String>,
 }
+
+/// The processes of [`Form::Separate`], discovery first.
+const PROCESSES: [&str; 6] = ["discovery", "auth", "persist-1", "persist-2", "counter-2pc", "gateway"];
 
 impl Platform {
     /// One of the test's own: to be stopped, killed, started again.
@@ -78,22 +87,26 @@ impl Platform {
     pub(crate) async fn start_with(form: Form, options: Options) -> Self {
         let place = match form {
             Form::Up => Place::Folder(TempDir::with_prefix("notifyx-up-").expect("a temporary folder")),
-            Form::Separate => Place::Database(format!("{}/{}", postgres().base, unique("blackbox").replace('-', "_"))),
+            Form::Separate => {
+                let server = options.server.unwrap_or_else(|| postgres().base.clone());
+                Place::Database(format!("{server}/{}", unique("blackbox").replace('-', "_")))
+            }
         };
         let variables = options.variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let plan = Plan { port: options.port, variables: variables.collect(), place };
+        let ports = options.processes.iter().map(|name| ((*name).to_owned(), fixed_port())).collect();
+        let plan = Plan { port: options.port, ports, variables: variables.collect(), place };
         let secret = unique("the-secret-of-a-cluster-of-tests");
         let mut platform = Self { form, secret, addresses: BTreeMap::new(), processes: BTreeMap::new(), plan };
         match form {
             Form::Up => platform.start_process("up").await,
             Form::Separate => {
-                for name in ["discovery", "auth", "persist-1", "persist-2", "counter-2pc", "gateway"] {
+                let processes = if options.processes.is_empty() { &PROCESSES } else { options.processes };
+                let (discovery, others) = processes.split_first().expect("a platform has processes");
+                platform.start_process(discovery).await;
+                for name in others {
                     platform.launch(name);
-                    if name == "discovery" {
-                        platform.started(name).await;
-                    }
                 }
-                for name in ["auth", "persist-1", "persist-2", "counter-2pc", "gateway"] {
+                for name in others {
                     platform.started(name).await;
                 }
             }
@@ -159,14 +172,16 @@ impl Platform {
 
     /// The command line of an instance: `up`, or a service's name with an optional number.
     pub(crate) fn command(&self, name: &str) -> Command {
-        let service = if name.starts_with("persist") { "persist" } else { name };
+        let service = SERVICES.into_iter().find(|service| name.starts_with(service)).unwrap_or(name);
         let mut command = notifyx();
         command.arg(service).arg("--json").env("NOTIFYX_CLUSTER__SECRET", &self.secret);
         // `--port N` places the gateway; the others keep out of each other's way.
         for inner in SERVICES {
             command.env(format!("NOTIFYX_{}__LISTEN", inner.replace('-', "_").to_uppercase()), "127.0.0.1:0");
         }
-        if matches!(service, "up" | "gateway") && self.plan.port != 0 {
+        if let Some(port) = self.plan.ports.get(name) {
+            command.args(["--port", &port.to_string()]);
+        } else if matches!(service, "up" | "gateway") && self.plan.port != 0 {
             command.args(["--port", &self.plan.port.to_string()]);
         } else if let Some(address) = self.addresses.get(&(service.to_owned(), name.to_owned())) {
             // Started again: where it was, so that others find it there.
@@ -185,6 +200,11 @@ impl Platform {
 
     pub(crate) fn process(&mut self, name: &str) -> &mut Process {
         self.processes.get_mut(name).unwrap_or_else(|| panic!("no process {name}"))
+    }
+
+    /// Hands a process over to someone who stops and starts it, by its [`Platform::command`].
+    pub(crate) fn hand_over(&mut self, name: &str) -> Process {
+        self.processes.remove(name).unwrap_or_else(|| panic!("no process {name}"))
     }
 
     /// The process of the gateway, whatever else is in it.
@@ -211,6 +231,14 @@ impl Platform {
         match &self.plan.place {
             Place::Folder(folder) => folder.path().to_owned(),
             Place::Database(url) => panic!("{url} is no folder"),
+        }
+    }
+
+    /// The URL of a service's database on PostgreSQL.
+    pub(crate) fn database(&self, service: &str) -> String {
+        match &self.plan.place {
+            Place::Folder(folder) => panic!("{} is no server", folder.path().display()),
+            Place::Database(url) => format!("{url}_{}", service.replace('-', "_")),
         }
     }
 

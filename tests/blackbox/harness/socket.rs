@@ -41,17 +41,25 @@ pub(crate) type Ending = Option<u16>;
 impl Socket {
     /// The status of the refusal where it is refused.
     pub(crate) async fn open(address: &str, params: &[(&str, &str)]) -> Result<Self, u16> {
-        let mut url = url::Url::parse(&format!("ws://{address}/socket/websocket")).expect("an address");
-        url.query_pairs_mut().extend_pairs(params).append_pair("vsn", "2.0.0");
-        Self::open_url(url.as_str()).await
+        Self::open_url(&socket_url(address, params)).await
     }
 
     pub(crate) async fn open_url(url: &str) -> Result<Self, u16> {
-        match timeout(FRAME_WITHIN, connect_async(url)).await.expect("an answer to the upgrade") {
-            Ok((stream, _)) => Ok(Self { stream, backlog: VecDeque::new(), joined: HashMap::new(), last_ref: 0 }),
+        match timeout(FRAME_WITHIN, Self::connect(url)).await.expect("an answer to the upgrade") {
+            Ok(socket) => Ok(socket),
             Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("no WebSocket at {url}: {error}"),
         }
+    }
+
+    /// For tests that end the server under the client: `None` where there is no socket to be had now.
+    pub(crate) async fn try_open(address: &str, params: &[(&str, &str)], within: Duration) -> Option<Self> {
+        timeout(within, Self::connect(&socket_url(address, params))).await.ok()?.ok()
+    }
+
+    async fn connect(url: &str) -> Result<Self, tungstenite::Error> {
+        let (stream, _) = connect_async(url).await?;
+        Ok(Self { stream, backlog: VecDeque::new(), joined: HashMap::new(), last_ref: 0 })
     }
 
     /// Joins and gives the response.
@@ -78,6 +86,19 @@ impl Socket {
         let join_ref = self.joined.get(topic);
         self.send_text(json!([join_ref, reference, topic, event, payload]).to_string()).await;
         reference
+    }
+
+    /// Joins without waiting, where the server may be gone; the reference names the reply.
+    pub(crate) async fn try_send_join(&mut self, topic: &str, params: Value) -> Option<String> {
+        let reference = self.next_ref();
+        self.joined.insert(topic.to_owned(), reference.clone());
+        self.try_send_text(json!([reference, reference, topic, "phx_join", params]).to_string()).await?;
+        Some(reference)
+    }
+
+    /// `None` where the socket takes nothing any more.
+    pub(crate) async fn try_send_text(&mut self, text: String) -> Option<()> {
+        timeout(FRAME_WITHIN, self.stream.send(Message::text(text))).await.ok()?.ok()
     }
 
     pub(crate) async fn send_text(&mut self, text: String) {
@@ -183,4 +204,10 @@ impl Socket {
         self.last_ref += 1;
         self.last_ref.to_string()
     }
+}
+
+fn socket_url(address: &str, params: &[(&str, &str)]) -> String {
+    let mut url = url::Url::parse(&format!("ws://{address}/socket/websocket")).expect("an address");
+    url.query_pairs_mut().extend_pairs(params).append_pair("vsn", "2.0.0");
+    url.into()
 }
