@@ -1,7 +1,7 @@
 # All that a newcomer types: `make run` and `make test`. Rust and Node are assumed; the rest is installed or built.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt setup
+.PHONY: help run test lint fmt setup bite
 
 STEP := tests/step.sh
 
@@ -22,6 +22,9 @@ lint: ## Check formatting and lints
 
 fmt: ## Format the code
 	cargo fmt --all
+
+bite: setup ## Break one rule of two-phase commit after the other, in a copy, and see that tests notice
+	@tests/bite.sh
 
 setup: ## Install what the tests need: PostgreSQL's server, packages of the JavaScript clients
 	@$(STEP) "setup" tests/setup.sh
