@@ -2,7 +2,7 @@
 
 use notifyx_batch::Rejected;
 use notifyx_mesh::CallError;
-use notifyx_model::{Fault, Invalid, Kind, RECIPIENTS_MAX, TopicName};
+use notifyx_model::{Fault, Gid, Invalid, Kind, RECIPIENTS_MAX, TopicName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,7 +27,15 @@ pub enum Error {
     #[error("the notification was not published ({reason}); the same request may be sent again")]
     Aborted { reason: String },
     #[error("transaction `{0}` not found")]
-    TransactionNotFound(notifyx_model::Gid),
+    TransactionNotFound(Gid),
+    #[error("transaction `{0}` is closed: nothing is left to do about it")]
+    TransactionClosed(Gid),
+    #[error("transaction `{0}` is not quarantined: it is finished without an operator")]
+    NotQuarantined(Gid),
+    #[error("transaction `{0}` is not decided yet: whoever began it, or recovery after it, decides within seconds")]
+    NotDecided(Gid),
+    #[error("limit {limit} is not 1 to {most}")]
+    BadLimit { limit: u32, most: u32 },
     #[error("the store of transactions failed")]
     Store(#[from] notifyx_commit::StoreError),
     #[error("the gateway is busy: {0}")]
@@ -38,10 +46,16 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Call(error) => error.kind(),
-            Self::WhichTopic | Self::Invalid(_) | Self::BadKey | Self::TooManyRecipients { .. } => Kind::Invalid,
+            Self::WhichTopic
+            | Self::Invalid(_)
+            | Self::BadKey
+            | Self::TooManyRecipients { .. }
+            | Self::BadLimit { .. } => Kind::Invalid,
             Self::TopicNotFound(_) | Self::TransactionNotFound(_) => Kind::NotFound,
             Self::NotCreator(_) => Kind::Forbidden,
-            Self::UnknownRecipient(_) => Kind::Conflict,
+            Self::UnknownRecipient(_) | Self::TransactionClosed(_) | Self::NotQuarantined(_) | Self::NotDecided(_) => {
+                Kind::Conflict
+            }
             Self::KeyReused => Kind::Mismatch,
             Self::Aborted { .. } | Self::Busy(_) | Self::Store(_) => Kind::Unavailable,
         }
@@ -60,6 +74,10 @@ impl Fault for Error {
             Self::KeyReused => "idempotency_key_reused",
             Self::Aborted { .. } => "aborted",
             Self::TransactionNotFound(_) => "transaction_not_found",
+            Self::TransactionClosed(_) => "transaction_closed",
+            Self::NotQuarantined(_) => "not_quarantined",
+            Self::NotDecided(_) => "not_decided",
+            Self::BadLimit { .. } => "limit_invalid",
             Self::Store(_) => "store_unavailable",
             Self::Busy(_) => "busy",
         }

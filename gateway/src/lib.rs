@@ -10,6 +10,7 @@ mod feed;
 mod http;
 mod hub;
 mod live;
+mod operators;
 pub mod platform;
 mod publish;
 mod session;
@@ -43,6 +44,7 @@ use crate::{
     edge::{Edge, Limits},
     hub::Hub,
     live::Live,
+    operators::Operators,
     publish::{Announcer, Publisher},
 };
 
@@ -156,8 +158,9 @@ impl Inner {
         let owner = InstanceId::new(&clock);
         let coordinator = Coordinator::start(config.commit.clone(), ports, clock.clone(), owner, metrics);
         let backends = Backends::new(mesh.clone());
+        let operators = Operators::new(coordinator.clone(), clock.clone());
         let publisher = Publisher::new(backends.clone(), coordinator, clock);
-        let live = Arc::new(Live { backends, publisher, sessions: sessions.clone(), hub: hub.clone() });
+        let live = Arc::new(Live { backends, publisher, operators, sessions: sessions.clone(), hub: hub.clone() });
         Self { mesh, sessions, bus, hub, live }
     }
 }

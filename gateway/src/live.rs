@@ -16,6 +16,7 @@ use crate::{
     Error,
     backends::Backends,
     hub::Hub,
+    operators::Operators,
     platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
     publish::{Accepted, Publisher},
 };
@@ -27,6 +28,7 @@ const OWN_NOTIFICATIONS: u32 = 100;
 pub(crate) struct Live {
     pub(crate) backends: Backends,
     pub(crate) publisher: Publisher,
+    pub(crate) operators: Operators,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) hub: Hub,
 }

@@ -5,6 +5,7 @@
 
 mod group;
 mod metrics;
+mod operators;
 mod recovery;
 mod settle;
 #[cfg(test)]
@@ -172,9 +173,13 @@ impl Coordinator {
         outcome
     }
 
-    /// Where a transaction stands.
+    /// Where a transaction stands. Acks that wait to be written are waited for, so that whoever was told `applied` by this
+    /// gateway finds it applied.
     pub async fn find(&self, gid: Gid) -> Result<Option<Record>, StoreError> {
-        self.inner.ports.store.find(gid).await
+        let patience = Duration::from_millis(self.inner.config.answer_within_ms);
+        // Nothing, behind all that waits. Where that is full, slow or stopped, the row says what it says.
+        let _ = tokio::time::timeout(patience, self.inner.acks.submit(Vec::new())).await;
+        self.inner.stored(self.inner.ports.store.find(gid)).await
     }
 
     /// Publishes that wait for a group, for a gauge.
@@ -191,6 +196,10 @@ impl Coordinator {
             tracing::warn!("commits or rollbacks are still under way: recovery will finish them");
         }
         self.inner.acks.close().await;
+        // Nothing is decided here any more: what is open need not wait until its lease runs out.
+        if let Err(error) = self.inner.stored(self.inner.ports.store.release(self.inner.owner)).await {
+            tracing::warn!(error = %chain(&error), "leases were not given up: they run out");
+        }
     }
 }
 
@@ -227,6 +236,9 @@ fn acknowledger(config: &Config, store: Arc<dyn CoordinatorStore>, metrics: Metr
         async move {
             let answers = vec![(); groups.len()];
             let acks = settle::merged(groups.into_iter().flatten());
+            if acks.is_empty() {
+                return answers;
+            }
             let _timer = metrics.step("acknowledge");
             match tokio::time::timeout(within, store.acknowledge(&acks)).await {
                 Ok(Ok(())) => {}

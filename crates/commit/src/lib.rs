@@ -23,4 +23,4 @@ pub use store::{
     Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Intervened, Page, Resolve, StoreError, Terms,
     Verdict, VerdictOn,
 };
-pub use transaction::{Parties, Party, Record, Resolution, State, Votes};
+pub use transaction::{Parties, Party, Record, State, Votes};

@@ -79,7 +79,7 @@ pub struct Terms {
 pub enum Begun {
     New,
     /// The same request under the same key (or gid) was begun before.
-    Known(Record),
+    Known(Box<Record>),
     /// The key (or gid) was used for another request.
     Mismatch(Gid),
 }

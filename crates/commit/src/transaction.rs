@@ -2,8 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use notifyx_model::{Gid, InstanceId, OperatorName, Remark, Timestamp, UserId};
-use notifyx_wire::rest::commit::{Heuristic, TransactionState, TransactionStatus, Voted};
+use notifyx_model::{Gid, InstanceId, Timestamp, UserId};
+use notifyx_wire::rest::commit::{
+    Decision, Heuristic, ParticipantDetails, Resolution, TransactionDetails, TransactionState, TransactionStatus, Voted,
+};
 
 use crate::{RequestHash, participant::Unknown};
 
@@ -115,16 +117,6 @@ impl Votes {
     pub const NONE: Self = Self { persist: None, counter: None };
 }
 
-/// A heuristic outcome: what an operator found and did where the participants contradict the decision. It closes the
-/// transaction and changes neither the decision nor what a participant holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolution {
-    pub outcome: Heuristic,
-    pub by: OperatorName,
-    pub reason: Remark,
-    pub at: Timestamp,
-}
-
 /// One row of `txn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -149,7 +141,8 @@ pub struct Record {
     pub created_at: Timestamp,
     pub deadline: Timestamp,
     pub closed_at: Option<Timestamp>,
-    /// Closed by an operator, rather than by both acks.
+    /// Closed by an operator, rather than by both acks: what was found. It changes neither the decision nor what a participant
+    /// holds.
     pub resolution: Option<Resolution>,
 }
 
@@ -163,7 +156,38 @@ impl Record {
             reason: self.reason.clone(),
             deadline: self.deadline,
             closed_at: self.closed_at,
-            resolution: self.resolution.as_ref().map(|resolution| resolution.outcome),
+            outcome: self.resolution.as_ref().map(|resolution| resolution.outcome),
+        }
+    }
+
+    /// As operators see it.
+    pub fn details(&self, now: Timestamp) -> TransactionDetails {
+        let participant = |party: Party, vote| ParticipantDetails {
+            service: party.name().to_owned(),
+            vote,
+            acked: self.acked.has(party),
+        };
+        let age = self.closed_at.unwrap_or(now).since(self.created_at);
+        TransactionDetails {
+            status: self.status(),
+            decision: match self.state {
+                State::Preparing => None,
+                State::Commit => Some(Decision::Committed),
+                State::Abort => Some(Decision::Aborted),
+            },
+            user_id: self.user_id,
+            idempotency_key: self.idem_key.clone(),
+            participants: vec![
+                participant(Party::Persist, self.votes.persist),
+                participant(Party::Counter, self.votes.counter),
+            ],
+            tries: self.tries,
+            refusals: self.refusals,
+            created_at: self.created_at,
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            owner: self.owner,
+            lease_until: self.lease_until,
+            resolution: self.resolution.clone(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+    openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -31,6 +31,9 @@ use super::{accounts, counter, notifications, subscribers, topics, transactions}
         counter::own,
         counter::of_topic,
         transactions::status,
+        transactions::list,
+        transactions::retry,
+        transactions::resolve,
     ),
     modifiers(&Bearer),
     security(("token" = []))
@@ -43,6 +46,8 @@ impl Modify for Bearer {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         let components = api.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        let cluster = ApiKey::Header(ApiKeyValue::new(notifyx_wire::header::CLUSTER_SECRET));
+        components.add_security_scheme("cluster", SecurityScheme::ApiKey(cluster));
     }
 }
 
@@ -63,9 +68,16 @@ mod tests {
     fn every_public_path_is_described() {
         let api = serde_json::to_value(description()).unwrap();
         let paths: Vec<_> = api["paths"].as_object().unwrap().keys().cloned().collect();
-        for expected in
-            ["/api/register_user", "/api/login", "/api/notifications", "/api/2pc/{gid}", "/api/topics/{id}/seen"]
-        {
+        for expected in [
+            "/api/register_user",
+            "/api/login",
+            "/api/notifications",
+            "/api/2pc",
+            "/api/2pc/{gid}",
+            "/api/2pc/{gid}/retry",
+            "/api/2pc/{gid}/resolve",
+            "/api/topics/{id}/seen",
+        ] {
             assert!(paths.iter().any(|path| path == expected), "{expected} is not among {paths:?}");
         }
     }

@@ -1,5 +1,7 @@
 //! What the coordinator relies on, held against SQLite and a real Postgres.
 
+mod operators;
+
 use std::{sync::Arc, time::Duration};
 
 use notifyx_commit::{
@@ -10,6 +12,13 @@ use notifyx_database::Database;
 use notifyx_model::{Clock, Gid, InstanceId, Timestamp, UserId};
 
 use super::{MIGRATIONS, row};
+use operators::{
+    a_listing_comes_in_pages, a_listing_shows_what_stands_so, a_resolution_and_an_ack_at_once_are_one_of_them,
+    a_resolved_transaction_counts_as_closed_and_is_trimmed, a_retry_makes_it_due_now,
+    a_retry_takes_nothing_from_whoever_may_still_decide_it, only_a_quarantined_transaction_is_resolved_and_once,
+    votes_are_kept_with_the_decision_they_led_to, what_both_applied_is_closed_and_cannot_be_resolved,
+    whoever_stops_leaves_no_lease_behind,
+};
 
 type Store = Arc<dyn CoordinatorStore>;
 
@@ -31,6 +40,16 @@ notifyx_database::conformance!(open, &MIGRATIONS;
     a_deferred_transaction_waits_and_may_be_quarantined,
     only_what_is_closed_long_enough_is_trimmed,
     figures_count_what_is_open,
+    votes_are_kept_with_the_decision_they_led_to,
+    only_a_quarantined_transaction_is_resolved_and_once,
+    what_both_applied_is_closed_and_cannot_be_resolved,
+    a_resolution_and_an_ack_at_once_are_one_of_them,
+    a_resolved_transaction_counts_as_closed_and_is_trimmed,
+    a_retry_makes_it_due_now,
+    a_retry_takes_nothing_from_whoever_may_still_decide_it,
+    whoever_stops_leaves_no_lease_behind,
+    a_listing_shows_what_stands_so,
+    a_listing_comes_in_pages,
 );
 
 fn clock() -> Clock {

@@ -7,11 +7,11 @@ use std::{
 };
 
 use notifyx_commit::{
-    Begin, Begun, Figures, Intervened, Parties, Record, RequestHash, Resolution, State, StoreError, VerdictOn, Votes,
+    Begin, Begun, Figures, Intervened, Parties, Record, RequestHash, State, StoreError, VerdictOn, Votes,
 };
 use notifyx_database::Error;
 use notifyx_model::{Gid, InstanceId, Invalid, OperatorName, Remark, Timestamp, UserId};
-use notifyx_wire::rest::commit::{Heuristic, Standing};
+use notifyx_wire::rest::commit::{Heuristic, Resolution, Standing};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -82,7 +82,7 @@ impl TryFrom<TxnRow> for Record {
 
 /// All of it or nothing: the table's CHECK says so.
 fn resolution(row: &TxnRow) -> Result<Option<Resolution>, StoreError> {
-    let (Some(at), Some(by), Some(reason), Some(outcome)) = (
+    let (Some(at), Some(operator), Some(reason), Some(outcome)) = (
         row.resolved_at,
         word::<OperatorName>(row.resolved_by.as_deref())?,
         word::<Remark>(row.resolution_reason.as_deref())?,
@@ -90,7 +90,7 @@ fn resolution(row: &TxnRow) -> Result<Option<Resolution>, StoreError> {
     ) else {
         return Ok(None);
     };
-    Ok(Some(Resolution { outcome, by, reason, at: Timestamp::from_micros(at) }))
+    Ok(Some(Resolution { outcome, operator, reason, at: Timestamp::from_micros(at) }))
 }
 
 fn word<T: FromStr<Err = Invalid>>(stored: Option<&str>) -> Result<Option<T>, StoreError> {
@@ -128,7 +128,7 @@ pub(super) fn begun(batch: &[Begin], inserted: &[Uuid], found: &[Record]) -> Vec
             let holder = item.idem_key.as_deref().and_then(|key| by_key.get(&(item.user_id, key)));
             let record = *holder.or_else(|| by_gid.get(&item.gid))?;
             let same = record.request == item.request && record.user_id == item.user_id;
-            Some(if same { Begun::Known(record.clone()) } else { Begun::Mismatch(record.gid) })
+            Some(if same { Begun::Known(Box::new(record.clone())) } else { Begun::Mismatch(record.gid) })
         })
         .collect()
 }

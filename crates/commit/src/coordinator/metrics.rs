@@ -5,6 +5,8 @@ use prometheus::{
     exponential_buckets,
 };
 
+use notifyx_wire::rest::commit::Heuristic;
+
 use super::Outcome;
 use crate::{Figures, Party};
 
@@ -14,6 +16,7 @@ pub(super) struct Metrics {
     steps: HistogramVec,
     group_size: Histogram,
     recovered: IntCounterVec,
+    resolved: IntCounterVec,
     failed_tries: IntCounterVec,
     open: IntGauge,
     in_doubt: IntGauge,
@@ -43,6 +46,11 @@ impl Metrics {
                 "Transactions that recovery took over, by decision.",
                 "decision",
             ),
+            resolved: counters(
+                "notifyx_2pc_resolved_total",
+                "Quarantined transactions that an operator closed here, by what was found.",
+                "outcome",
+            ),
             failed_tries: counters(
                 "notifyx_2pc_failed_tries_total",
                 "Commits and rollbacks that a participant did not apply at once.",
@@ -53,11 +61,12 @@ impl Metrics {
             quarantined: gauge("notifyx_2pc_quarantined", "Transactions that an operator must look at."),
             oldest_seconds: gauge("notifyx_2pc_oldest_age_seconds", "Age of the oldest that is not closed."),
         };
-        let all: [Box<dyn prometheus::core::Collector>; 9] = [
+        let all: [Box<dyn prometheus::core::Collector>; 10] = [
             Box::new(metrics.outcomes.clone()),
             Box::new(metrics.steps.clone()),
             Box::new(metrics.group_size.clone()),
             Box::new(metrics.recovered.clone()),
+            Box::new(metrics.resolved.clone()),
             Box::new(metrics.failed_tries.clone()),
             Box::new(metrics.open.clone()),
             Box::new(metrics.in_doubt.clone()),
@@ -95,6 +104,10 @@ impl Metrics {
 
     pub(super) fn recovered(&self, decision: &str, count: usize) {
         self.recovered.with_label_values(&[decision]).inc_by(count as u64);
+    }
+
+    pub(super) fn resolved(&self, outcome: Heuristic) {
+        self.resolved.with_label_values(&[outcome.as_str()]).inc();
     }
 
     pub(super) fn failed_tries(&self, party: Party, count: usize) {

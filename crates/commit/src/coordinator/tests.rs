@@ -1,5 +1,6 @@
 //! The rows of the protocol's crash matrix that need no real process, and group operation.
 
+mod operators;
 mod world;
 
 use std::time::Duration;

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use notifyx_model::{Email, Gid, Invalid, Message, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId};
+use notifyx_model::{
+    Email, Gid, InstanceId, Invalid, Message, NotificationId, OperatorName, Priority, Remark, Timestamp, TopicId,
+    TopicName, UserId,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -149,7 +152,7 @@ words! {
         Aborted = "aborted",
         /// A participant contradicts the decision: an operator must look.
         Quarantined = "quarantined",
-        /// An operator closed it, and found something else than what was decided: `resolution` says what.
+        /// An operator closed it, and found something else than what was decided: `outcome` says what.
         Resolved = "resolved",
     }
 }
@@ -201,5 +204,75 @@ pub struct TransactionStatus {
     pub closed_at: Option<Timestamp>,
     /// What an operator found, if one closed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resolution: Option<Heuristic>,
+    pub outcome: Option<Heuristic>,
+}
+
+words! {
+    /// What was decided: final, whatever operators found later.
+    Decision ("decision") { Committed = "committed", Aborted = "aborted" }
+}
+
+/// `GET /api/2pc/{gid}` of the gateway for operators: all that is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransactionDetails {
+    #[serde(flatten)]
+    pub status: TransactionStatus,
+    /// Absent while it is not decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    pub user_id: UserId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    pub participants: Vec<ParticipantDetails>,
+    /// Failed commits or rollbacks since it was decided, as far as they were written down.
+    pub tries: u32,
+    /// How many of them were refused in a way that repeats.
+    pub refusals: u32,
+    pub created_at: Timestamp,
+    /// From its beginning until it was closed, or until now.
+    pub age_ms: u64,
+    /// The gateway that drives it, or drove it last.
+    pub owner: InstanceId,
+    /// Until then others leave it alone; the next try of what waits.
+    pub lease_until: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<Resolution>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParticipantDetails {
+    /// The service: `persist` or `counter-2pc`.
+    pub service: String,
+    /// Absent where it was not asked, or nobody wrote down what it said: recovery aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vote: Option<Voted>,
+    /// It has applied the decision.
+    pub acked: bool,
+}
+
+/// How an operator closed a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resolution {
+    pub outcome: Heuristic,
+    pub operator: OperatorName,
+    pub reason: Remark,
+    pub at: Timestamp,
+}
+
+/// `GET /api/2pc`: oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransactionPage {
+    pub transactions: Vec<TransactionDetails>,
+    /// `after` of the page that follows, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Gid>,
+}
+
+/// `POST /api/2pc/{gid}/resolve`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    pub outcome: Heuristic,
+    pub operator: OperatorName,
+    pub reason: Remark,
 }

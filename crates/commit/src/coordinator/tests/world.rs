@@ -18,14 +18,14 @@ use notifyx_model::{
 };
 use notifyx_wire::rest::{
     Problem,
-    commit::{Ack, Applied, GidBatch, PrepareBatch, Publish, Vote},
+    commit::{Ack, Applied, GidBatch, PrepareBatch, Publish, Resolution, Vote},
 };
 use tokio::time::Instant;
 
 use crate::{
     Acked, AppliedSink, Begin, Begun, CallFailed, Claim, Config, Coordinator, CoordinatorStore, Deferred, Figures,
-    Intervened, Page, Participant, Parties, Party, Ports, Record, RequestHash, Resolution, Resolve, State, StoreError,
-    Terms, Transaction, Verdict, VerdictOn, Votes,
+    Intervened, Page, Participant, Parties, Party, Ports, Record, RequestHash, Resolve, State, StoreError, Terms,
+    Transaction, Verdict, VerdictOn, Votes,
     participant::{self, Asker, Judge, OnCommit, OnPrepare, OnRollback},
 };
 
@@ -427,7 +427,11 @@ impl World {
     fn begin(&self, item: &Begin, terms: Terms) -> Begun {
         let holder = item.idem_key.as_deref().and_then(|key| self.holder(item.user_id, key));
         if let Some(found) = holder.or_else(|| self.record(item.gid)) {
-            return if found.request == item.request { Begun::Known(found) } else { Begun::Mismatch(found.gid) };
+            return if found.request == item.request {
+                Begun::Known(Box::new(found))
+            } else {
+                Begun::Mismatch(found.gid)
+            };
         }
         let now = self.now();
         let record = Record {
@@ -540,7 +544,7 @@ impl World {
         let can = |record: &Record| record.closed_at.is_none() && record.quarantined;
         self.intervene(resolve.gid, can, |record| {
             let Resolve { outcome, by, reason, .. } = resolve;
-            record.resolution = Some(Resolution { outcome, by, reason, at: now });
+            record.resolution = Some(Resolution { outcome, operator: by, reason, at: now });
             record.closed_at = Some(now);
             record.quarantined = false;
         })
