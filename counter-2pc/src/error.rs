@@ -21,8 +21,6 @@ pub enum Error {
     BatchTooLarge(usize),
     #[error("name the transaction: `request_id` in the body or in the query")]
     NoRequestId,
-    #[error("the body is not what this path takes: {0}")]
-    Body(String),
     #[error(transparent)]
     Transaction(#[from] Refusal),
     #[error(transparent)]
@@ -46,7 +44,7 @@ impl Fault for Error {
             Self::TopicNotFound(_) => Kind::NotFound,
             Self::Topics(_) => Kind::Unavailable,
             Self::BatchTooLarge(_) => Kind::TooLarge,
-            Self::NoRequestId | Self::Body(_) => Kind::Invalid,
+            Self::NoRequestId => Kind::Invalid,
             Self::Transaction(refusal) => refusal.kind(),
             Self::Database(error) => error.kind(),
             Self::Stored(_) => Kind::Internal,
@@ -61,7 +59,6 @@ impl Fault for Error {
             Self::Topics(_) => "topics_unavailable",
             Self::BatchTooLarge(_) => "batch_too_large",
             Self::NoRequestId => "request_id_missing",
-            Self::Body(_) => "body_invalid",
             Self::Transaction(refusal) => refusal.code(),
             Self::Database(error) => error.code(),
             Self::Stored(_) => "stored_invalid",
@@ -77,7 +74,6 @@ impl Fault for Error {
             | Self::TopicNotFound(_)
             | Self::BatchTooLarge(_)
             | Self::NoRequestId
-            | Self::Body(_)
             | Self::Transaction(_)
             | Self::Stored(_) => None,
         }

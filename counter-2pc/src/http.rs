@@ -1,24 +1,22 @@
 //! The door: decodes, calls one rule, encodes.
 
+mod by_hand;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-use actix_web::web::{self, Bytes, Data, Path, Query, ServiceConfig};
+use actix_web::web::{self, Data, Path, ServiceConfig};
 use notifyx_chassis::{Caller, Failure, Json, Shared, batch_bodies};
-use notifyx_model::{Gid, TopicId, UserId};
+use notifyx_model::{TopicId, UserId};
 use notifyx_wire::{
     header,
     rest::{
-        Problem, Success,
-        commit::{Acks, CommitRequest, GidBatch, PrepareBatch, Prepared, Votes},
-        counter::{PrepareIncrement, TopicCounter, UserCounter},
+        Problem,
+        commit::{Acks, GidBatch, PrepareBatch, Votes},
+        counter::{TopicCounter, UserCounter},
     },
 };
-use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::{
-    IntoParams, Modify, OpenApi,
+    Modify, OpenApi,
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
@@ -28,9 +26,12 @@ type Rules = Data<Shared<Counter>>;
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
-        .service(web::resource("/api/prepare_increment_2pc/{user_id}").post(prepare_by_hand))
-        .service(web::resource("/api/commit_2pc/{user_id}").post(commit_by_hand))
-        .service(web::resource("/api/rollback_2pc/{user_id}").delete(rollback_by_hand))
+        .service(web::resource("/api/prepare_2pc").post(by_hand::prepare))
+        .service(web::resource("/api/commit_2pc").post(by_hand::commit))
+        .service(web::resource("/api/rollback_2pc").delete(by_hand::rollback))
+        .service(web::resource("/api/prepare_increment_2pc/{user_id}").post(by_hand::prepare_of_user))
+        .service(web::resource("/api/commit_2pc/{user_id}").post(by_hand::commit_of_user))
+        .service(web::resource("/api/rollback_2pc/{user_id}").delete(by_hand::rollback_of_user))
         .service(web::resource("/api/counter/topics/{topic_id}").get(topic_counter))
         .service(web::resource("/api/counter/{user_id}").get(user_counter))
         .service(
@@ -63,85 +64,6 @@ async fn user_counter(rules: Rules, caller: Caller, user_id: Path<UserId>) -> Re
 async fn topic_counter(rules: Rules, _: Caller, topic_id: Path<TopicId>) -> Result<Json<TopicCounter>, Failure> {
     let topic_id = topic_id.into_inner();
     Ok(Json(rules.run(|counter| async move { counter.counters.of_topic(topic_id).await }).await?))
-}
-
-/// Prepare an increment of one's own counter by hand, and of a topic's that one created. Commit it or roll it back with the
-/// `request_id` of the answer within 60 s; several may be prepared at once. With a `request_id` of one's own a repetition
-/// changes nothing. The body may be left out.
-#[utoipa::path(post, path = "/api/prepare_increment_2pc/{user_id}", tag = "two-phase commit by hand",
-    params(("user_id" = UserId, Path)), request_body = Option<PrepareIncrement>, security(("token" = [])), responses(
-    (status = 200, body = Success<Prepared>),
-    (status = 403, body = Problem, description = "`counter_foreign`, `not_creator`, `transaction_foreign`"),
-    (status = 404, body = Problem, description = "`topic_not_found`"),
-    (status = 409, body = Problem, description = "`transaction_aborted`, `transaction_expired`"),
-    (status = 422, body = Problem, description = "`request_mismatch`: the `request_id` was used for another request"),
-))]
-async fn prepare_by_hand(
-    rules: Rules,
-    caller: Caller,
-    user_id: Path<UserId>,
-    body: Bytes,
-) -> Result<Json<Success<Prepared>>, Failure> {
-    let user_id = own(&caller, user_id.into_inner())?;
-    let new: PrepareIncrement = decode(&body)?.unwrap_or_default();
-    let work = |counter: Arc<Counter>| async move { counter.increments.prepare_by_hand(user_id, new).await };
-    Ok(Json(Success::new(Prepared { request_id: rules.run(work).await? })))
-}
-
-/// Commit by hand what one prepared by hand: the answer is the counter afterwards. A repetition changes nothing.
-#[utoipa::path(post, path = "/api/commit_2pc/{user_id}", tag = "two-phase commit by hand",
-    params(("user_id" = UserId, Path)), request_body = CommitRequest, security(("token" = [])), responses(
-    (status = 200, body = Success<UserCounter>),
-    (status = 403, body = Problem, description = "`counter_foreign`, `transaction_foreign`"),
-    (status = 404, body = Problem, description = "`transaction_not_found`"),
-    (status = 409, body = Problem, description = "`transaction_aborted`, `transaction_expired`"),
-))]
-async fn commit_by_hand(
-    rules: Rules,
-    caller: Caller,
-    user_id: Path<UserId>,
-    body: Json<CommitRequest>,
-) -> Result<Json<Success<UserCounter>>, Failure> {
-    let (user_id, gid) = (own(&caller, user_id.into_inner())?, body.request_id);
-    let work = |counter: Arc<Counter>| async move {
-        counter.increments.commit_by_hand(user_id, gid).await?;
-        counter.counters.of_user(user_id).await
-    };
-    Ok(Json(Success::new(rules.run(work).await?)))
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct RollbackQuery {
-    /// Here or in the body.
-    request_id: Option<Gid>,
-}
-
-/// Roll back by hand what one prepared by hand: the answer is the counter afterwards. A repetition changes nothing.
-#[utoipa::path(delete, path = "/api/rollback_2pc/{user_id}", tag = "two-phase commit by hand",
-    params(("user_id" = UserId, Path)), request_body = Option<CommitRequest>, security(("token" = [])),
-    responses(
-    (status = 200, body = Success<UserCounter>),
-    (status = 400, body = Problem, description = "`request_id_missing`"),
-    (status = 403, body = Problem, description = "`counter_foreign`, `transaction_foreign`"),
-    (status = 404, body = Problem, description = "`transaction_not_found`"),
-    (status = 409, body = Problem, description = "`transaction_committed`"),
-))]
-async fn rollback_by_hand(
-    rules: Rules,
-    caller: Caller,
-    user_id: Path<UserId>,
-    query: Query<RollbackQuery>,
-    body: Bytes,
-) -> Result<Json<Success<UserCounter>>, Failure> {
-    let user_id = own(&caller, user_id.into_inner())?;
-    let told: Option<CommitRequest> = decode(&body)?;
-    let gid = told.map(|body| body.request_id).or(query.request_id).ok_or(Error::NoRequestId)?;
-    let work = |counter: Arc<Counter>| async move {
-        counter.increments.rollback_by_hand(user_id, gid).await?;
-        counter.counters.of_user(user_id).await
-    };
-    Ok(Json(Success::new(rules.run(work).await?)))
 }
 
 /// Prepare, at most 512 at once; a vote per item.
@@ -185,19 +107,23 @@ fn own(caller: &Caller, user_id: UserId) -> Result<UserId, Failure> {
     if caller.user()?.id == user_id { Ok(user_id) } else { Err(Error::ForeignCounter.into()) }
 }
 
-/// A body that may be left out, with or without its content type: `curl -X POST` sends neither.
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Error> {
-    if body.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    serde_json::from_slice(body).map(Some).map_err(|error| Error::Body(error.to_string()))
-}
-
 /// The description of this door.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Notifyx counter", description = "What was published, per user and per topic; a participant of two-phase commit."),
-    paths(user_counter, topic_counter, prepare_by_hand, commit_by_hand, rollback_by_hand, prepare, commit, rollback),
+    paths(
+        user_counter,
+        topic_counter,
+        by_hand::prepare,
+        by_hand::commit,
+        by_hand::rollback,
+        by_hand::prepare_of_user,
+        by_hand::commit_of_user,
+        by_hand::rollback_of_user,
+        prepare,
+        commit,
+        rollback
+    ),
     modifiers(&Schemes)
 )]
 pub(crate) struct ApiDoc;

@@ -99,3 +99,15 @@ fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: prometh
     registry.register(Box::new(metric.clone())).expect("each name is registered once per door");
     metric
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_of_more_overdue_ones_once_not_at_each_sweep() {
+        let metrics = Metrics::new(&Registry::new());
+        let told: Vec<bool> = [0, 2, 2, 2, 3, 1, 1, 0, 1].into_iter().map(|count| metrics.overdue(count)).collect();
+        assert_eq!(told, [false, true, false, false, true, false, false, false, true]);
+    }
+}

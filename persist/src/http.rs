@@ -1,5 +1,6 @@
 //! The door: decodes, calls one rule, encodes. One file per noun.
 
+mod by_hand;
 mod inbox;
 mod notifications;
 mod subscribers;
@@ -35,8 +36,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         )
         .service(web::resource("/api/notifications").get(inbox::list).post(notifications::publish))
         .service(web::resource("/api/notifications/unread").get(inbox::unread))
-        .service(web::resource("/api/notifications/commit_2pc").post(transactions::commit_by_hand))
-        .service(web::resource("/api/notifications/rollback_2pc/{request_id}").delete(transactions::rollback_by_hand))
+        .service(web::resource("/api/notifications/commit_2pc").post(by_hand::commit_notification))
+        .service(web::resource("/api/notifications/rollback_2pc/{request_id}").delete(by_hand::rollback_notification))
+        .service(web::resource("/api/prepare_2pc").post(by_hand::prepare))
+        .service(web::resource("/api/commit_2pc").post(by_hand::commit))
+        .service(web::resource("/api/rollback_2pc").delete(by_hand::rollback))
         .service(web::resource("/api/notifications/{id}/seen").post(inbox::mark_seen))
         .service(
             web::scope("/api/2pc")
@@ -70,8 +74,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         inbox::mark_seen,
         inbox::mark_seen_up_to,
         inbox::unread,
-        transactions::commit_by_hand,
-        transactions::rollback_by_hand,
+        by_hand::prepare,
+        by_hand::commit,
+        by_hand::rollback,
+        by_hand::commit_notification,
+        by_hand::rollback_notification,
         transactions::prepare,
         transactions::commit,
         transactions::rollback

@@ -8,7 +8,7 @@ use actix_web::{
     HttpResponse,
     web::{Path, Query},
 };
-use notifyx_chassis::{Caller, Failure, Json};
+use notifyx_chassis::{ByHand, Caller, Failure, Json};
 use notifyx_model::{Notification, TopicId};
 use notifyx_wire::rest::{
     Problem, Success,
@@ -18,36 +18,35 @@ use notifyx_wire::rest::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Rules;
+use super::{Rules, by_hand};
 use crate::Persist;
 
 /// Publish by hand: the participant alone, without a coordinator and without the counter. The gateway's route of the same name
 /// is the one that counts.
 ///
-/// With `is_2pc_locked` the notification is only prepared: commit or roll it back with the `request_id` of the answer within
-/// 60 s. Until then nobody sees it. Without, it is committed at once.
+/// With `is_2pc_locked` the notification is only prepared, as by `POST /api/prepare_2pc`. Without, it is committed at once.
 #[utoipa::path(post, path = "/api/notifications", tag = "notifications", request_body = NewNotification,
     security(("token" = [])), responses(
     (status = 200, body = Success<Prepared>, description = "prepared"),
     (status = 201, body = Notification, description = "committed"),
-    (status = 400, body = Problem, description = "`body_invalid`, `too_many_recipients`"),
-    (status = 403, body = Problem, description = "`not_creator`"),
+    (status = 400, body = Problem, description = "`body_invalid`, `too_many_recipients`, `request_id_unexpected`; of a \
+        prepare `request_id_invalid`"),
+    (status = 403, body = Problem, description = "`not_creator`; of a prepare `transaction_foreign`"),
     (status = 404, body = Problem, description = "`topic_not_found`"),
-    (status = 409, body = Problem, description = "`topic_inactive`, `recipient_not_subscribed`"),
+    (status = 409, body = Problem, description = "`topic_inactive`, `recipient_not_subscribed`; of a prepare \
+        `transaction_aborted`, `transaction_expired`"),
+    (status = 422, body = Problem, description = "of a prepare `request_mismatch`"),
 ))]
 pub(super) async fn publish(
     rules: Rules,
     caller: Caller,
-    body: Json<NewNotification>,
+    body: ByHand<NewNotification>,
 ) -> Result<HttpResponse, Failure> {
-    let user = caller.user()?.clone();
-    let new = body.into_inner();
+    let new = body.required()?;
     if new.is_2pc_locked {
-        let work =
-            |persist: Arc<Persist>| async move { persist.transactions.prepare_by_hand(user.id, user.email, new).await };
-        let request_id = rules.run(work).await?;
-        return Ok(HttpResponse::Ok().json(Success::new(Prepared { request_id })));
+        return Ok(HttpResponse::Ok().json(by_hand::prepared(&rules, &caller, new).await?.0));
     }
+    let user = caller.user()?.clone();
     let work = |persist: Arc<Persist>| async move { persist.transactions.publish(user.id, user.email, new).await };
     let notification = rules.run(work).await?;
     Ok(HttpResponse::Created().json(notification))
