@@ -28,7 +28,7 @@ Examples:
     /// Publishes through two-phase commit
     #[command(after_help = "\
 Examples:
-  notifyx-bench publish --notifyx target/release/notifyx
+  notifyx-bench publish --notifyx target/release/notifyx --postgres --yardstick
   notifyx-bench publish --server 127.0.0.1:4000 --publishers 1,64 --seconds 10 --json")]
     Publish(Publish),
     /// The yardstick's server: started by `fanout --yardstick`
@@ -64,7 +64,7 @@ impl Measured {
     /// The platform, started if it is to be; `None` where no one was named.
     pub(crate) fn find(&self, core: Option<usize>) -> Result<Option<Notifyx>, Error> {
         match (&self.notifyx, self.server) {
-            (Some(program), _) => Notifyx::start(program, core, self.data.as_deref()).map(Some),
+            (Some(program), _) => Notifyx::start(program, core, self.data.as_deref(), None).map(Some),
             (None, Some(gateway)) => Ok(Some(Notifyx::running(gateway, self.pid))),
             (None, None) => Ok(None),
         }

@@ -77,6 +77,11 @@ impl Connection {
         within(self.exchange(&request)).await.map_err(Error::io(format!("a request to {}", self.host)))
     }
 
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Answer, Error> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        within(self.exchange(request.as_bytes())).await.map_err(Error::io(format!("GET {path} of {}", self.host)))
+    }
+
     /// Sends `body` as JSON and takes JSON.
     pub(crate) async fn call<T: DeserializeOwned>(
         &mut self,

@@ -14,9 +14,11 @@ mod machine;
 mod notifyx;
 mod payload;
 mod plain;
+mod postgres;
 mod process;
 mod publish;
 mod target;
+mod yardstick;
 
 use std::{fmt::Display, process::ExitCode};
 

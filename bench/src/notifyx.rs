@@ -1,6 +1,7 @@
 //! The platform that is measured: a `notifyx up` of our own or a running one, and the accounts and topics in it.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -56,8 +57,13 @@ impl Notifyx {
         Self { gateway, process, run: run_name(), _own: None, _data: None }
     }
 
-    /// Starts `notifyx up` on free ports and an empty folder.
-    pub(crate) fn start(program: &Path, core: Option<usize>, data: Option<&Path>) -> Result<Self, Error> {
+    /// Starts `notifyx up` on free ports, with SQLite in an empty folder below `data` or with the Postgres databases of a URL.
+    pub(crate) fn start(
+        program: &Path,
+        core: Option<usize>,
+        data: Option<&Path>,
+        database: Option<&str>,
+    ) -> Result<Self, Error> {
         let folder = match data {
             Some(parent) => TempDir::with_prefix_in("notifyx-bench-", parent),
             None => TempDir::with_prefix("notifyx-bench-"),
@@ -65,8 +71,11 @@ impl Notifyx {
         let folder = folder.map_err(Error::io("making a folder for the data"))?;
         let program: PathBuf = program.canonicalize().map_err(Error::io(program.display()))?;
         let mut child = on_core(core, &program)
-            .args(["up", "--json", "--port", "0", "--data"])
-            .arg(folder.path())
+            .args(["up", "--json", "--port", "0"])
+            .args(match database {
+                Some(url) => [OsStr::new("--database"), OsStr::new(url)],
+                None => [OsStr::new("--data"), folder.path().as_os_str()],
+            })
             .env("NOTIFYX_TELEMETRY__LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -112,6 +121,12 @@ impl Notifyx {
             post: Post::new(self.gateway, "/api/notifications", "application/json", Some(account.token.as_str())),
             topic: topic.clone(),
         })
+    }
+
+    /// What the gateway counts, as Prometheus reads it.
+    pub(crate) async fn metrics(&self) -> Result<String, Error> {
+        let answer = Connection::open(self.gateway).await?.get("/metrics").await?;
+        String::from_utf8(answer.body).map_err(Error::failed)
     }
 }
 

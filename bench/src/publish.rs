@@ -1,30 +1,33 @@
-//! Publishes through two-phase commit over REST: each publisher sends its next message when the last one was answered.
+//! Publishes through two-phase commit, beside the same rows written without it.
+//!
+//! What is measured takes turns within the same run, round by round: the machine drifts, and only what was measured side by
+//! side can be compared.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod groups;
+mod load;
+mod report;
+mod stand;
+
+use std::time::Duration;
 
 use clap::Args;
-use notifyx_wire::rest::persist::Topic;
-use serde::Serialize;
-use tokio::task::JoinSet;
 
+use self::{
+    groups::Groups,
+    load::{Tally, run_for},
+    report::Report,
+    stand::{Backend, Stand, Subject},
+};
 use crate::{
     args::Measured,
     disk::Disk,
     error::Error,
-    latency::Latency,
     machine::{Machine, allow_files, pin_to},
-    notifyx::{self, Account, Notifyx},
     payload,
+    postgres::Postgres,
     process::Process,
 };
 
-/// Accounts are made this many at a time: hashing a password takes a core for a while, and the service bounds the queue.
-const ACCOUNTS_AT_ONCE: usize = 4;
 /// Before each figure, unmeasured.
 const WARM_UP: Duration = Duration::from_millis(300);
 
@@ -32,216 +35,149 @@ const WARM_UP: Duration = Duration::from_millis(300);
 pub(crate) struct Publish {
     #[command(flatten)]
     pub(crate) measured: Measured,
+    /// Measure it on Postgres too: on a server that is started beside SQLite's files, or at this URL without a database
+    #[arg(long, value_name = "URL", requires = "notifyx", num_args = 0..=1, default_missing_value = "own", value_parser = which)]
+    pub(crate) postgres: Option<Which>,
+    /// Measure the same rows beside it, written as plain local transactions and with PREPARE TRANSACTION
+    #[arg(long, requires = "notifyx")]
+    pub(crate) yardstick: bool,
     /// Concurrent publishers, each with its own account, topic and connection; several are measured one after the other
     #[arg(long, value_name = "C", value_delimiter = ',', default_values_t = [1, 8, 64, 256], value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) publishers: Vec<u32>,
     /// Concurrent connections of one account to one topic, measured last; 0: none
     #[arg(long, value_name = "C", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=4096))]
     pub(crate) shared: u32,
-    /// How long each is measured
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    /// Rounds; each measures everything once
+    #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// How long each is measured in each round
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,
     /// Bytes of each message
     #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(payload::BYTES_MIN as i64..=65_536))]
     pub(crate) payload: u32,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    machine: Machine,
-    payload_bytes: u32,
-    seconds: u64,
-    disk_before: Disk,
-    disk_after: Disk,
-    figures: Vec<Figures>,
+/// Which PostgreSQL server.
+#[derive(Clone, Debug)]
+pub(crate) enum Which {
+    Own,
+    At(String),
 }
 
-#[derive(Debug, Serialize)]
-struct Figures {
+fn which(text: &str) -> Result<Which, String> {
+    match text {
+        "own" => Ok(Which::Own),
+        _ if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) => {
+            Ok(Which::At(text.to_owned()))
+        }
+        _ => Err("not a server's URL: postgres://user@host".into()),
+    }
+}
+
+/// So many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Point {
     publishers: u32,
     /// All of one account to one topic.
     shared: bool,
-    /// Committed and applied (201) or decided (202).
-    accepted_per_s: f64,
-    /// Of the mean of both SQLite yardsticks.
-    per_sqlite_commit: f64,
-    /// Of those accepted.
-    latency: Latency,
-    /// Answers by HTTP status.
-    statuses: BTreeMap<u16, u64>,
-    server_cpu_ms_per_publish: Option<f64>,
-    client_cpu_ms_per_publish: f64,
 }
 
-/// What one publisher, or all of them, got.
-#[derive(Debug, Default)]
-struct Tally {
-    latency: Latency,
-    statuses: BTreeMap<u16, u64>,
-}
-
-impl Tally {
-    fn add(&mut self, other: &Self) {
-        self.latency.add(&other.latency);
-        for (status, count) in &other.statuses {
-            *self.statuses.entry(*status).or_default() += count;
-        }
-    }
+/// One subject at one point.
+#[derive(Debug)]
+struct Round {
+    backend: Backend,
+    subject: Subject,
+    point: Point,
+    per_s: f64,
+    tally: Tally,
+    /// Of the platform, or of the yardstick, with Postgres' share where there is one.
+    cpu_ms: Option<f64>,
+    /// Of the publishers.
+    client_cpu_ms: f64,
+    /// The coordinator's.
+    groups: Option<Groups>,
 }
 
 /// Measures, and answers what to print.
 pub(crate) async fn run(args: &Publish) -> Result<Report, Error> {
     let most = args.publishers.iter().copied().chain([args.shared]).max().unwrap_or(0);
-    allow_files(u64::from(most), 1)?;
+    // One measurement's connections are closed when those of the next are made, or a little later.
+    allow_files(u64::from(most), 2)?;
+    let postgres = postgres(args)?;
     if args.measured.pin {
         pin_to(1)?;
     }
     let machine = Machine::here(args.measured.pin);
-    let platform = args.measured.find(args.measured.pin.then_some(0))?;
-    let platform = platform.ok_or_else(|| Error::failed("nothing to measure: --notifyx PROGRAM or --server ADDR"))?;
-    let platform = Arc::new(platform);
-    let owners = owners(&platform, args.publishers.iter().copied().max().unwrap_or(1)).await?;
+    let stands = stand::all(args, postgres.as_ref()).await?;
+    let settings = match &postgres {
+        Some(postgres) => Some(postgres.settings().await?),
+        None => None,
+    };
     let disk_before = Disk::measure(args.measured.data.as_deref()).await?;
-
-    let own = args.publishers.iter().map(|&count| (count, false));
-    let mut figures = Vec::new();
-    for (count, shared) in own.chain((args.shared > 0).then_some((args.shared, true))) {
-        eprintln!("{count} publishers{}", if shared { " of one topic" } else { "" });
-        let mut publishers = Vec::new();
-        for number in 0..count as usize {
-            let (account, topic) = &owners[if shared { 0 } else { number }];
-            publishers.push(platform.publisher(account, topic).await?);
+    let mut rounds = Vec::new();
+    for number in 1..=args.rounds {
+        for point in args.points() {
+            for stand in &stands {
+                for subject in stand.subjects(point) {
+                    eprintln!("round {number}: {} on {}, {point}", subject.as_str(), stand.backend.as_str());
+                    rounds.push(measure(args, stand, subject, point).await?);
+                }
+            }
         }
-        figures.push(measure(args, &platform, publishers, shared).await?);
     }
     let disk_after = Disk::measure(args.measured.data.as_deref()).await?;
-    let sqlite = f64::midpoint(disk_before.sqlite_commits_per_s, disk_after.sqlite_commits_per_s);
-    for measured in &mut figures {
-        measured.per_sqlite_commit = measured.accepted_per_s / sqlite;
+    drop(stands);
+    if let Some(postgres) = postgres {
+        postgres.clean().await?;
     }
-    let (payload_bytes, seconds) = (args.payload, args.seconds);
-    Ok(Report { machine, payload_bytes, seconds, disk_before, disk_after, figures })
+    Ok(Report::new(machine, settings, args, [disk_before, disk_after], &rounds))
 }
 
-/// Accounts with a topic each.
-async fn owners(platform: &Arc<Notifyx>, count: u32) -> Result<Vec<(Account, Topic)>, Error> {
-    eprintln!("registering {count} accounts at {}", platform.gateway);
-    let (mut making, mut made) = (JoinSet::new(), Vec::new());
-    for number in 0..count {
-        let platform = platform.clone();
-        making.spawn(async move {
-            let account = platform.account(&format!("publisher{number}")).await?;
-            let topic = platform.topic(&account, &format!("publish{number}")).await?;
-            Ok::<_, Error>((account, topic))
-        });
-        if making.len() >= ACCOUNTS_AT_ONCE
-            && let Some(one) = making.join_next().await
-        {
-            made.push(one.expect("making an account does not panic")?);
+/// Its processes are held to the core they are started on.
+fn postgres(args: &Publish) -> Result<Option<Postgres>, Error> {
+    match &args.postgres {
+        None => Ok(None),
+        Some(Which::At(url)) => Ok(Some(Postgres::running(url))),
+        Some(Which::Own) => {
+            if args.measured.pin {
+                pin_to(0)?;
+            }
+            Postgres::start(args.measured.data.as_deref()).map(Some)
         }
     }
-    while let Some(one) = making.join_next().await {
-        made.push(one.expect("making an account does not panic")?);
-    }
-    Ok(made)
 }
 
-async fn measure(
-    args: &Publish,
-    platform: &Notifyx,
-    publishers: Vec<notifyx::Publisher>,
-    shared: bool,
-) -> Result<Figures, Error> {
-    let count = u32::try_from(publishers.len()).expect("made from a u32");
-    let (_, publishers) = publish_for(WARM_UP, publishers, args.payload).await?;
-    let server_cpu = || platform.process.map(Process::cpu_s).transpose();
-    let (server_before, client_before) = (server_cpu()?, Process::this().cpu_s()?);
-    let began = Instant::now();
-    let (tally, _) = publish_for(Duration::from_secs(args.seconds), publishers, args.payload).await?;
-    let took = began.elapsed().as_secs_f64();
-    let (server_after, client_after) = (server_cpu()?, Process::this().cpu_s()?);
-    let answered: u64 = tally.statuses.values().sum();
-    let each = |cpu_s: f64| cpu_s * 1e3 / answered.max(1) as f64;
-    Ok(Figures {
-        publishers: count,
-        shared,
-        accepted_per_s: tally.latency.count() as f64 / took,
-        per_sqlite_commit: 0.0,
-        latency: tally.latency,
-        statuses: tally.statuses,
-        server_cpu_ms_per_publish: server_before.zip(server_after).map(|(before, after)| each(after - before)),
-        client_cpu_ms_per_publish: each(client_after - client_before),
+async fn measure(args: &Publish, stand: &Stand, subject: Subject, point: Point) -> Result<Round, Error> {
+    let (workers, handle) = stand.workers(subject, point).await?;
+    let (_, workers) = run_for(WARM_UP, workers, args.payload, handle).await?;
+    let groups_before = stand.groups(subject).await?;
+    let (cpu_before, client_before) = (stand.cpu_s(subject)?, Process::this().cpu_s()?);
+    let (tally, _) = run_for(Duration::from_secs(args.seconds), workers, args.payload, handle).await?;
+    let (cpu_after, client_after) = (stand.cpu_s(subject)?, Process::this().cpu_s()?);
+    let groups_after = stand.groups(subject).await?;
+    let each = |cpu_s: f64| cpu_s * 1e3 / tally.answered().max(1) as f64;
+    Ok(Round {
+        backend: stand.backend,
+        subject,
+        point,
+        per_s: tally.latency.count() as f64 / tally.took.as_secs_f64(),
+        cpu_ms: cpu_before.zip(cpu_after).map(|(before, after)| each(after - before)),
+        client_cpu_ms: each(client_after - client_before),
+        groups: groups_before.zip(groups_after).map(|(before, after)| after.since(&before)),
+        tally,
     })
 }
 
-/// All publish until the time is over; each finishes what it has begun.
-async fn publish_for(
-    span: Duration,
-    publishers: Vec<notifyx::Publisher>,
-    payload_bytes: u32,
-) -> Result<(Tally, Vec<notifyx::Publisher>), Error> {
-    let until = Instant::now() + span;
-    let mut work = JoinSet::new();
-    for mut publisher in publishers {
-        work.spawn(async move {
-            let mut tally = Tally::default();
-            let mut seq = 0;
-            while Instant::now() < until {
-                let message = payload::text(seq, payload_bytes as usize);
-                seq += 1;
-                let sent = Instant::now();
-                let status = publisher.publish(&message).await?;
-                if matches!(status, 201 | 202) {
-                    tally.latency.record_span(sent.elapsed());
-                }
-                *tally.statuses.entry(status).or_default() += 1;
-            }
-            Ok::<_, Error>((tally, publisher))
-        });
+impl Publish {
+    fn points(&self) -> impl Iterator<Item = Point> {
+        let own = self.publishers.iter().map(|&publishers| Point { publishers, shared: false });
+        own.chain((self.shared > 0).then_some(Point { publishers: self.shared, shared: true }))
     }
-    let (mut all, mut rested) = (Tally::default(), Vec::new());
-    while let Some(one) = work.join_next().await {
-        let (tally, publisher) = one.expect("a publisher does not panic")?;
-        all.add(&tally);
-        rested.push(publisher);
-    }
-    Ok((all, rested))
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.machine)?;
-        for (when, disk) in [("before", &self.disk_before), ("after", &self.disk_after)] {
-            writeln!(
-                f,
-                "disk {when:<6} {:.0} fdatasync/s, {:.0} SQLite commits/s (one row, FULL)",
-                disk.fdatasyncs_per_s, disk.sqlite_commits_per_s
-            )?;
-        }
-        writeln!(f, "messages of {} bytes, {} s each\n", self.payload_bytes, self.seconds)?;
-        writeln!(
-            f,
-            "{:>10} {:<6} {:>11} {:>11} {:>17} {:>11} {:>11}  answers",
-            "publishers", "topics", "accepted/s", "÷ SQLite", "p50 / p99 ms", "server CPU", "client CPU"
-        )?;
-        for figures in &self.figures {
-            let latency =
-                format!("{:.1} / {:.1}", figures.latency.percentile_ms(50.0), figures.latency.percentile_ms(99.0));
-            let answers: Vec<_> = figures.statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
-            let server = figures.server_cpu_ms_per_publish.map_or_else(|| "-".into(), |ms| format!("{ms:.2} ms"));
-            writeln!(
-                f,
-                "{:>10} {:<6} {:>11.0} {:>11.2} {:>17} {:>11} {:>8.2} ms  {}",
-                figures.publishers,
-                if figures.shared { "one" } else { "own" },
-                figures.accepted_per_s,
-                figures.per_sqlite_commit,
-                latency,
-                server,
-                figures.client_cpu_ms_per_publish,
-                answers.join(", ")
-            )?;
-        }
-        Ok(())
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at once{}", self.publishers, if self.shared { ", one topic" } else { "" })
     }
 }
