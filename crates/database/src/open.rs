@@ -131,7 +131,7 @@ async fn open_sqlite(
         .connect_with(connect.clone())
         .await
         .map_err(connected)?;
-    migrator.run(&write).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
+    surviving(migrator).run(&write).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
     let read = SqlitePoolOptions::new()
         .max_connections(options.connections)
         .acquire_timeout(options.acquire_timeout)
@@ -141,6 +141,14 @@ async fn open_sqlite(
         .await
         .map_err(connected)?;
     Ok(Sqlite { write, read, _lock: Arc::new(lock) })
+}
+
+/// A schema that is newer than this binary is lived with: instances are replaced one after another, and an old one may have to
+/// start again meanwhile.
+fn surviving(migrator: &Migrator) -> Migrator {
+    let mut surviving = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
+    surviving.set_ignore_missing(true);
+    surviving
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {
@@ -181,13 +189,15 @@ async fn open_postgres(
         .await
         .map_err(connected)?;
     // sqlx takes an advisory lock, so that instances that start together migrate once.
-    migrator.run(&pool).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
+    surviving(migrator).run(&pool).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
     Ok(pool)
 }
 
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
+
+    use sqlx::migrate::{Migration, MigrationType};
 
     use super::*;
     use crate::testing;
@@ -208,6 +218,23 @@ mod tests {
         first.close().await;
         drop(first);
         Database::open(&url, Options::default(), &none()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_older_binary_opens_a_newer_schema() {
+        let step = |version, sql| {
+            Migration::new(version, Cow::Borrowed("step"), MigrationType::Simple, Cow::Borrowed(sql), false)
+        };
+        let [first, second] = [step(1, "CREATE TABLE a (b INTEGER)"), step(2, "CREATE TABLE c (d INTEGER)")];
+        let of = |steps: &[Migration]| Migrator { migrations: steps.to_vec().into(), ..Migrator::DEFAULT };
+        let both = |steps: &[Migration]| Migrations { sqlite: of(steps), postgres: of(steps) };
+        let (old, new) = (both(std::slice::from_ref(&first)), both(&[first, second]));
+        let folder = tempfile::tempdir().unwrap();
+        for url in [DatabaseUrl::sqlite(folder.path().join("a.db")), testing::postgres_url("older").await] {
+            for migrations in [&old, &new, &old] {
+                Database::open(&url, Options::default(), migrations).await.unwrap().close().await;
+            }
+        }
     }
 
     #[tokio::test]

@@ -8,6 +8,8 @@ mod participant;
 mod postgres;
 mod row;
 mod sqlite;
+#[cfg(test)]
+mod upgrade;
 
 use std::sync::Arc;
 
