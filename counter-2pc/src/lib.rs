@@ -10,6 +10,8 @@ mod increments;
 mod metrics;
 mod store;
 mod sweep;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topics;
 
 use std::{

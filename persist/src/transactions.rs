@@ -44,12 +44,7 @@ struct Checked {
 }
 
 impl Transactions {
-    pub(crate) fn new(
-        store: Arc<dyn store::Transactions>,
-        clock: Clock,
-        metrics: Metrics,
-        by_hand: Duration,
-    ) -> Self {
+    pub(crate) fn new(store: Arc<dyn store::Transactions>, clock: Clock, metrics: Metrics, by_hand: Duration) -> Self {
         Self { store, clock, metrics, by_hand }
     }
 

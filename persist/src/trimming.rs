@@ -9,7 +9,12 @@ use notifyx_chassis::reply;
 use notifyx_model::{Clock, TopicId};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Error, metrics::Metrics, patience::again, store::{Transactions, Trimming}};
+use crate::{
+    Config, Error,
+    metrics::Metrics,
+    patience::again,
+    store::{Transactions, Trimming},
+};
 
 /// Topics per look, and transactions forgotten at once.
 const PAGE: u32 = 1_000;
