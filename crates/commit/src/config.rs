@@ -34,7 +34,8 @@ pub struct Config {
     pub group_items: usize,
     /// Bytes of JSON that share one group: below the 1 MiB that doors take.
     pub group_bytes: usize,
-    /// Groups under way at once: while one waits for its fsyncs, others prepare.
+    /// Groups under way at once. Two: while one waits for its fsyncs, the other prepares. More make the groups smaller, and each
+    /// costs the same few writes: with four, 64 publishers got 10 % (Postgres) to 30 % (SQLite) less done, and 8 even less.
     pub groups_in_flight: usize,
     /// Publishes that wait for a group; beyond it they are told to come back.
     pub queue_items: usize,
@@ -58,7 +59,7 @@ impl Default for Config {
             recover_every_ms: 1_000,
             group_items: 256,
             group_bytes: 900_000,
-            groups_in_flight: 4,
+            groups_in_flight: 2,
             queue_items: 8_192,
             keep_closed_days: 7,
         }
