@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::harness::{Answer, Person, Platform, at_once, in_both_forms, send, unique};
 
@@ -12,6 +13,7 @@ in_both_forms!(
     a_repeated_key_is_one_notification,
     concurrent_publishes_leave_no_gap,
     what_is_prepared_by_hand_is_seen_after_its_commit_only,
+    a_counter_is_raised_by_hand_by_its_commit_only,
 );
 
 async fn publish_with_key(person: &Person, key: &str, body: &Value) -> Answer {
@@ -133,45 +135,96 @@ async fn what_is_prepared_by_hand_is_seen_after_its_commit_only(platform: &Platf
     let (ann, bob) = tokio::join!(platform.person("ann"), platform.person("bob"));
     let topic = unique("by-hand");
     let topic_id = ann.create_topic(&topic).await;
-    bob.subscribe(&topic_id).await;
-    let persist = ann.at(platform.instances("persist")[0]).api;
-    let prepare = |message| {
-        let body = json!({ "topic_id": topic_id, "message": message, "to_users": [], "is_2pc_locked": true });
-        let persist = &persist;
-        async move {
-            let prepared = persist.post("/api/notifications", body).await.expect(200);
-            assert_eq!(prepared["success"], true);
-            prepared["data"]["request_id"].as_str().unwrap().to_owned()
-        }
+    let mut socket = bob.socket().await;
+    assert_eq!(socket.join(&format!("notification:{topic}"), json!({})).await["offset"], 0);
+    // Where there are several instances, what one of them prepares another decides.
+    let doors = platform.instances("persist");
+    let (here, there) = (ann.at(doors[0]).api, ann.at(doors[doors.len() - 1]).api);
+
+    // By persist's own spelling, and by the one of every participant; under ids of Ann's own, so that she may repeat it.
+    let (kept, dropped) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+    let body = |message: &str, id: &str, locked: bool| {
+        let to_users = Vec::<&str>::new();
+        json!({
+            "topic_id": topic_id, "message": message, "to_users": to_users, "request_id": id, "is_2pc_locked": locked
+        })
     };
-    let (kept, dropped) = (prepare("kept").await, prepare("dropped").await);
+    for api in [&here, &there] {
+        let prepared = api.post("/api/notifications", body("kept", &kept, true)).await.expect(200);
+        assert_eq!(prepared, json!({ "success": true, "data": { "request_id": kept } }));
+        api.post("/api/prepare_2pc", body("dropped", &dropped, false)).await.expect(200);
+    }
     assert_eq!(bob.inbox(&topic).await, Vec::<Value>::new(), "what is prepared is in no inbox");
-    persist.delete(&format!("/api/notifications/rollback_2pc/{dropped}")).await.expect(200);
-    persist.post("/api/notifications/commit_2pc", json!({ "request_id": kept })).await.expect(200);
-    persist.post("/api/notifications/commit_2pc", json!({ "request_id": kept })).await.expect(200);
-    persist.post("/api/notifications/commit_2pc", json!({ "request_id": dropped })).await.refused(409);
-    persist.delete(&format!("/api/notifications/rollback_2pc/{kept}")).await.refused(409);
-    let inbox = bob.inbox(&topic).await;
-    assert_eq!(inbox.iter().map(|n| &n["message"]).collect::<Vec<_>>(), ["kept"]);
+    assert_eq!(bob.unread(&topic).await, (0, 0), "and counts for nothing");
+    let another = there.post("/api/prepare_2pc", body("another", &kept, false)).await;
+    assert_eq!(another.refused(422), "request_mismatch");
+    let bobs = bob.at(doors[0]).api.post("/api/commit_2pc", json!({ "request_id": kept })).await;
+    assert_eq!(bobs.refused(403), "transaction_foreign");
+
+    there.delete(&format!("/api/notifications/rollback_2pc/{dropped}")).await.expect(200);
+    there.delete(&format!("/api/rollback_2pc?request_id={dropped}")).await.expect(200);
+    for path in ["/api/commit_2pc", "/api/notifications/commit_2pc"] {
+        let committed = there.post(path, json!({ "request_id": kept })).await.expect(200);
+        assert_eq!(committed["data"]["offset"], 1, "{committed}");
+    }
+    let late = here.post("/api/commit_2pc", json!({ "request_id": dropped })).await;
+    assert_eq!(late.refused(409), "transaction_aborted");
+    let late = here.delete(&format!("/api/notifications/rollback_2pc/{kept}")).await;
+    assert_eq!(late.refused(409), "transaction_committed");
+    let unknown = here.post("/api/commit_2pc", json!({ "request_id": Uuid::now_v7() })).await;
+    assert_eq!(unknown.refused(404), "transaction_not_found");
 
     // A transaction of the coordinator is out of reach for people.
     let published = ann.publish(&topic, "by the gateway").await;
     let gid = published["gid"].as_str().unwrap();
-    let meddled = persist.delete(&format!("/api/notifications/rollback_2pc/{gid}")).await;
-    assert!((400..500).contains(&meddled.status), "{}", meddled.text);
-    let prepared = json!({ "items": [] });
-    persist.post("/api/2pc/prepare", prepared).await.refused(403);
+    let which = json!({ "request_id": gid });
+    let meddled = [
+        here.post("/api/prepare_2pc", body("by the gateway", gid, false)).await,
+        here.post("/api/commit_2pc", which.clone()).await,
+        here.delete(&format!("/api/notifications/rollback_2pc/{gid}")).await,
+        ann.at(platform.instances("counter-2pc")[0]).api.post("/api/commit_2pc", which).await,
+    ];
+    for answer in meddled {
+        assert_eq!(answer.refused(403), "transaction_foreign");
+    }
+    here.post("/api/2pc/prepare", json!({ "items": [] })).await.refused(403);
 
-    let counter = ann.at(platform.instances("counter-2pc")[0]).api;
-    let path = |verb: &str| format!("/api/{verb}_2pc/{}", ann.id);
-    let before = ann.counter().await;
-    let prepared = counter.post(&path("prepare_increment"), json!({})).await.expect(200);
-    let request = json!({ "request_id": prepared["data"]["request_id"] });
+    // Live and at rest: what was committed, in its order; of what was rolled back nothing.
+    let live = socket.notifications(&topic, 2).await;
+    assert_eq!(live, [(1, "kept".to_owned()), (2, "by the gateway".to_owned())]);
+    let inbox = bob.inbox(&topic).await;
+    assert_eq!(inbox.iter().map(|n| &n["message"]).collect::<Vec<_>>(), ["by the gateway", "kept"]);
+    assert_eq!(bob.unread(&topic).await, (2, 2));
+    // By hand each participant is on its own: persist's commit is not counted.
+    assert_eq!((ann.counter().await, ann.topic_counter(&topic_id).await), (1, 1));
+}
+
+async fn a_counter_is_raised_by_hand_by_its_commit_only(platform: &Platform) {
+    let (ann, bob) = tokio::join!(platform.person("ann"), platform.person("bob"));
+    let topic_id = ann.create_topic(&unique("counted-by-hand")).await;
+    let at = |person: &Person| person.at(platform.instances("counter-2pc")[0]).api;
+    let counter = at(&ann);
+    let own = format!("/api/commit_2pc/{}", ann.id);
+    let prepare = || async {
+        let body = json!({ "topic_id": topic_id });
+        counter.post("/api/prepare_2pc", body).await.expect(200)["data"].clone()
+    };
+    let (kept, dropped) = (prepare().await, prepare().await);
     let locked = counter.get(&format!("/api/counter/{}", ann.id)).await.expect(200);
-    assert_eq!(
-        (&locked["counter"], &locked["count_2pc_next"], &locked["is_2pc_locked"]),
-        (&json!(before), &json!(before + 1), &json!(true))
-    );
-    counter.post(&path("commit"), request).await.expect(200);
-    assert_eq!(ann.counter().await, before + 1);
+    let expected = json!({ "user_id": ann.id, "counter": 0, "count_2pc_next": 2, "is_2pc_locked": true });
+    assert_eq!(locked, expected);
+
+    assert_eq!(at(&bob).post("/api/commit_2pc", kept.clone()).await.refused(403), "transaction_foreign");
+    assert_eq!(at(&bob).post(&own, kept.clone()).await.refused(403), "counter_foreign");
+    let not_hers = at(&bob).post("/api/prepare_2pc", json!({ "topic_id": topic_id })).await;
+    assert_eq!(not_hers.refused(403), "not_creator");
+
+    let id = dropped["request_id"].as_str().unwrap();
+    counter.delete(&format!("/api/rollback_2pc?request_id={id}")).await.expect(200);
+    for path in ["/api/commit_2pc", &own] {
+        let committed = counter.post(path, kept.clone()).await.expect(200);
+        assert_eq!((&committed["data"]["counter"], &committed["data"]["count_2pc_next"]), (&json!(1), &json!(1)));
+    }
+    assert_eq!(counter.post(&own, dropped).await.refused(409), "transaction_aborted");
+    assert_eq!((ann.counter().await, ann.topic_counter(&topic_id).await), (1, 1));
 }

@@ -35,7 +35,7 @@ const OTHER: Said = (422, "request_mismatch");
 const UNKNOWN: Said = (404, "transaction_not_found");
 const FOREIGN: Said = (403, "transaction_foreign");
 
-/// The table of docs/TWO_PHASE_COMMIT.md: the same prepare, another one under the same id, commit, rollback.
+/// The table of `docs/TWO_PHASE_COMMIT.md`: the same prepare, another one under the same id, commit, rollback.
 const TABLE: [(Under, [Said; 4]); 8] = [
     (Nothing, [OK, OK, UNKNOWN, UNKNOWN]),
     (Prepared, [OK, OTHER, OK, OK]),
