@@ -6,9 +6,13 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use notifyx_database::DatabaseUrl;
 use url::Url;
 
-pub(crate) use self::user::{Account, Inbox, Publish, Subscribe, Text, Topics, TopicsAction, UserCommand};
+pub(crate) use self::{
+    operator::{Transactions, TransactionsAction},
+    user::{Account, Inbox, Publish, Subscribe, Text, Topics, TopicsAction, UserCommand},
+};
 use crate::{base_url::BaseUrl, exit};
 
+mod operator;
 mod user;
 
 /// Publish once: it reaches every subscriber.
@@ -64,6 +68,21 @@ Examples:
   notifyx config --config notifyx.toml         check it
   NOTIFYX_GATEWAY__LISTEN=0.0.0.0:80 notifyx config")]
     Config(ShowConfig),
+    /// Look after two-phase commits: list, show, retry, resolve (for operators)
+    #[command(
+        name = "2pc",
+        after_help = "\
+Operators show the secret of the cluster: --secret-file, NOTIFYX_CLUSTER__SECRET, `secret` under [cluster] in the --config
+file, or what `notifyx up` keeps in its data folder; the first that is there, in this order (--data goes before all).
+
+Examples:
+  notifyx 2pc ls                               what is open, oldest first
+  notifyx 2pc ls --state quarantined --data /var/lib/notifyx
+  notifyx 2pc show 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40
+  notifyx 2pc retry 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40
+  notifyx 2pc resolve 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40 --outcome mixed --reason 'ticket 7: persist was restored'"
+    )]
+    Transactions(Transactions),
     #[command(flatten)]
     User(UserCommand),
     /// Print a completion script for a shell
@@ -155,6 +174,13 @@ mod tests {
             "notifyx inbox --limit 0",
             "notifyx status --server ftp://h",
             "notifyx config --default --port 1",
+            "notifyx 2pc",
+            "notifyx 2pc ls --state odd",
+            "notifyx 2pc ls --limit 0",
+            "notifyx 2pc show 7",
+            "notifyx 2pc resolve 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40 --outcome odd --reason r --operator o",
+            "notifyx 2pc resolve 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40 --outcome mixed --operator o",
+            "notifyx 2pc resolve 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40 --outcome mixed --reason r --operator ",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

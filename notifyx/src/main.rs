@@ -43,6 +43,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Discovery(args) => up::one(Service::Discovery, &args, global),
         Command::Config(show) => config(&show, global),
         Command::Completions { shell } => completions(shell),
+        Command::Transactions(wish) => user::operate(&wish, global),
         Command::User(command) => user::run(command, global),
     }
 }

@@ -34,7 +34,11 @@ pub(crate) fn up(placement: &Placement, global: &Global) -> Result<(), Failure> 
         advertise_loopback(service, &mut settings).map_err(Failure::machine("cannot find a free port"))?;
     }
     // A registry and a secret of its own: nothing outside this process is needed.
-    let secret = settings.cluster.secret.set().cloned().unwrap_or_else(cluster::random_secret);
+    let secret = match (settings.cluster.secret.set(), settings.gateway.database.folder()) {
+        (Some(secret), _) => secret.clone(),
+        (None, Some(folder)) => cluster::kept_secret(folder)?,
+        (None, None) => cluster::random_secret(),
+    };
     let platform = Platform::new(secret, Vec::new());
     serve(&Service::ALL, &settings, platform, global)
 }

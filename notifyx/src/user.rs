@@ -1,4 +1,4 @@
-//! The commands for users: each is one file, which says what it asks the gateway and how it shows the answer.
+//! The commands for users and operators: each is one file, which says what it asks the gateway and how it shows the answer.
 
 pub(crate) mod account;
 pub(crate) mod client;
@@ -13,20 +13,31 @@ pub(crate) mod session;
 pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod topics;
+pub(crate) mod transactions;
 
 use crate::{
-    args::{Global, UserCommand},
+    args::{Global, Transactions, UserCommand},
     exit::Failure,
 };
 use client::Client;
 use print::Output;
 
+/// Runs a command of an operator to its end.
+pub(crate) fn operate(wish: &Transactions, global: &Global) -> Result<(), Failure> {
+    let output = Output::new(global.json, global.no_color);
+    let secret = wish.secret.find()?;
+    let client = Client::of_operator(global.server.clone(), session::Store::open()?, secret)?;
+    runtime()?.block_on(transactions::run(&client, output, &wish.action))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::machine("cannot start"))
+}
+
 /// Runs a command of a user to its end.
 pub(crate) fn run(command: UserCommand, global: &Global) -> Result<(), Failure> {
     let output = Output::new(global.json, global.no_color);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::machine("cannot start"))?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let client = Client::new(global.server.clone(), session::Store::open()?)?;
         match command {
             UserCommand::Register(account) => account::register(&client, output, &account).await,

@@ -106,7 +106,7 @@ async fn open_sqlite(
     options: Options,
     migrator: &Migrator,
 ) -> Result<Sqlite, OpenError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = url.folder().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)
         .map_err(|source| OpenError::Folder { folder: folder.display().to_string(), source })?;
     let lock = lock(&path.with_extension("lock"))?;
@@ -235,6 +235,22 @@ mod tests {
                 Database::open(&url, Options::default(), migrations).await.unwrap().close().await;
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_begin_that_is_given_up_at_any_moment_leaves_the_writer_free() {
+        let kept = testing::sqlite(&none()).await;
+        let Database::Sqlite(sqlite) = &kept.database else { unreachable!("it is SQLite") };
+        for polls in 0..200 {
+            let mut begin = std::pin::pin!(sqlite.begin());
+            for _ in 0..polls {
+                if std::future::poll_fn(|cx| std::task::Poll::Ready(begin.as_mut().poll(cx))).await.is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        sqlite.begin().await.unwrap().rollback().await.unwrap();
     }
 
     #[tokio::test]

@@ -1,6 +1,9 @@
 //! A database URL: the backend it chooses, its bounds, and how it prints without its password.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -52,6 +55,16 @@ impl DatabaseUrl {
                 url.set_path(&path);
                 Self(Place::Postgres(url))
             }
+        }
+    }
+
+    /// Where the file is, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Sqlite(path) => {
+                Some(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+            }
+            Place::Postgres(_) => None,
         }
     }
 

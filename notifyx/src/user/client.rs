@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use notifyx_model::Token;
+use notifyx_model::{Secret, Token};
 use notifyx_wire::{header, rest::Problem};
 use reqwest::{Method, header::RETRY_AFTER};
 use serde::{Serialize, de::DeserializeOwned};
@@ -35,6 +35,8 @@ pub(crate) struct Client {
     server: BaseUrl,
     store: Store,
     session: Option<Session>,
+    /// An operator's: goes instead of a token.
+    secret: Option<Secret>,
 }
 
 /// One request; repeated as it is where that is safe.
@@ -108,9 +110,23 @@ impl Answer {
 impl Client {
     pub(crate) fn new(server: Option<BaseUrl>, store: Store) -> Result<Self, Failure> {
         let session = store.read()?;
-        let server = server
-            .or_else(|| session.as_ref().map(|session| session.server.clone()))
-            .unwrap_or_else(|| BaseUrl::parse(DEFAULT_SERVER).expect("a valid URL"));
+        let server = server.or_else(|| session.as_ref().map(|session| session.server.clone()));
+        Self::at(server, store, session, None)
+    }
+
+    /// For operators, who show the cluster's secret. Where to is said by them, or is this machine: never where a session
+    /// happens to be.
+    pub(crate) fn of_operator(server: Option<BaseUrl>, store: Store, secret: Secret) -> Result<Self, Failure> {
+        Self::at(server, store, None, Some(secret))
+    }
+
+    fn at(
+        server: Option<BaseUrl>,
+        store: Store,
+        session: Option<Session>,
+        secret: Option<Secret>,
+    ) -> Result<Self, Failure> {
+        let server = server.unwrap_or_else(|| BaseUrl::parse(DEFAULT_SERVER).expect("a valid URL"));
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
@@ -121,7 +137,7 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Failure::Usage(format!("cannot make an HTTP client: {error}")))?;
-        Ok(Self { http, server, store, session })
+        Ok(Self { http, server, store, session, secret })
     }
 
     pub(crate) fn server(&self) -> &BaseUrl {
@@ -182,7 +198,9 @@ impl Client {
             url.query_pairs_mut().extend_pairs(&call.query);
         }
         let mut request = self.http.request(call.method.clone(), url);
-        if !call.anonymous {
+        if let Some(secret) = &self.secret {
+            request = request.header(header::CLUSTER_SECRET, secret.expose());
+        } else if !call.anonymous {
             request = request.bearer_auth(self.token()?.as_str());
         }
         if let Some(key) = &call.key {

@@ -69,7 +69,9 @@ async fn confirm(client: &Client, published: &PublishAnswer) -> Result<(), Failu
             }
             TransactionState::Aborted => ("aborted", "was not published"),
             TransactionState::Quarantined => ("quarantined", "must be looked at by an operator"),
-            TransactionState::Resolved => ("resolved", "was looked at by an operator, who found it not as it was decided"),
+            TransactionState::Resolved => {
+                ("resolved", "was looked at by an operator, who found it not as it was decided")
+            }
         };
         let reason = status.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Err(Failure::refused(code, format!("the notification {why}{reason} (transaction {gid})")));
