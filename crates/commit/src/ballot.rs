@@ -79,7 +79,7 @@ fn rolled_back(problem: &Problem) -> bool {
 mod tests {
     use super::*;
 
-    fn no(code: &str) -> Result<Vote, String> {
+    fn no(code: &str) -> Vote {
         let problem = Problem {
             success: false,
             status: 409,
@@ -88,18 +88,19 @@ mod tests {
             detail: code.into(),
             request_id: None,
         };
-        Ok(Vote::No(problem))
+        Vote::No(problem)
     }
 
     #[test]
     fn a_prepare_that_recovery_overtook_is_no_final_no() {
-        let buried = || no("transaction_aborted");
+        let buried = || Ok(no("transaction_aborted"));
+        let inactive = || Ok(no("topic_inactive"));
         for (persist, counter) in
             [(buried(), Ok(Vote::Yes)), (Ok(Vote::Yes), buried()), (buried(), buried()), (buried(), Err("away".into()))]
         {
             assert!(matches!(Sum::of(persist, counter), Sum::Fail(_)));
         }
-        for (persist, counter) in [(buried(), no("topic_inactive")), (no("topic_inactive"), buried())] {
+        for (persist, counter) in [(buried(), inactive()), (inactive(), buried())] {
             let Sum::Refuse(problem) = Sum::of(persist, counter) else { panic!("a business no stands") };
             assert_eq!(problem.code, "topic_inactive");
         }

@@ -439,7 +439,7 @@ mod tests {
         let f = Fixture::new();
         let chosen = Gid::new(&f.clock);
         assert_eq!(f.judge().chosen(chosen), Ok(()));
-        f.hand.advance(CHOSEN_WITHIN - Duration::from_secs(1));
+        f.hand.advance(CHOSEN_WITHIN.saturating_sub(Duration::from_secs(1)));
         assert_eq!(f.judge().chosen(chosen), Ok(()));
         f.hand.advance(Duration::from_secs(2));
         assert_eq!(f.judge().chosen(chosen), Err(Refusal::IdInvalid), "too old");
