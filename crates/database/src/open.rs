@@ -55,7 +55,11 @@ pub struct Sqlite {
 impl Sqlite {
     /// Begins the one write transaction there can be; others wait for it here, in order.
     pub async fn begin(&self) -> Result<Transaction<'static, sqlx::Sqlite>, Error> {
-        Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
+        // In a task of its own: a caller that gives up meanwhile would leave the connection inside a transaction that nobody
+        // holds (sqlx notes it only after looking whether the statement took effect), and no other could ever begin.
+        let write = self.write.clone();
+        let begun = tokio::spawn(async move { write.begin_with("BEGIN IMMEDIATE").await }).await;
+        Ok(begun.map_err(|broke| sqlx::Error::Io(std::io::Error::other(broke)))??)
     }
 }
 
