@@ -26,6 +26,8 @@ pub enum Error {
     KeyReused,
     #[error("the notification was not published ({reason}); the same request may be sent again")]
     Aborted { reason: String },
+    #[error("the notification could not be taken now ({reason}): send the same request again")]
+    NotBegun { reason: String },
     #[error("transaction `{0}` not found")]
     TransactionNotFound(Gid),
     #[error("transaction `{0}` is closed: nothing is left to do about it")]
@@ -57,7 +59,7 @@ impl Fault for Error {
                 Kind::Conflict
             }
             Self::KeyReused => Kind::Mismatch,
-            Self::Aborted { .. } | Self::Busy(_) | Self::Store(_) => Kind::Unavailable,
+            Self::Aborted { .. } | Self::NotBegun { .. } | Self::Busy(_) | Self::Store(_) => Kind::Unavailable,
         }
     }
 
@@ -73,6 +75,7 @@ impl Fault for Error {
             Self::BadKey => "idempotency_key_invalid",
             Self::KeyReused => "idempotency_key_reused",
             Self::Aborted { .. } => "aborted",
+            Self::NotBegun { .. } => "not_begun",
             Self::TransactionNotFound(_) => "transaction_not_found",
             Self::TransactionClosed(_) => "transaction_closed",
             Self::NotQuarantined(_) => "not_quarantined",

@@ -143,6 +143,7 @@ fn accepted(outcome: Outcome) -> Result<Accepted, Error> {
         },
         Outcome::Refused { problem, .. } => Err(CallError::Refused(Box::new(problem), None).into()),
         Outcome::Aborted { reason, .. } => Err(Error::Aborted { reason }),
+        Outcome::NotBegun { reason, .. } => Err(Error::NotBegun { reason }),
         Outcome::Mismatch { .. } => Err(Error::KeyReused),
         Outcome::Busy(rejected) => Err(rejected.into()),
     }

@@ -112,7 +112,8 @@ impl Order {
                 }
             },
             Outcome::Unknown { .. } => Answer::Pending,
-            Outcome::Busy(_) => Answer::None,
+            // Neither says anything about what the key may hold.
+            Outcome::Busy(_) | Outcome::NotBegun { .. } => Answer::None,
             Outcome::Mismatch { gid } => {
                 world.violated(format!("{}: the same request, and {gid} holds another", self.key));
                 Answer::None

@@ -50,6 +50,9 @@ pub enum Outcome {
     Refused { gid: Gid, problem: Problem },
     /// A participant or the store could not be reached in time (503): not published; the key is free again.
     Aborted { gid: Gid, reason: String },
+    /// BEGIN failed (503): this call publishes nothing. Whether the key holds an earlier transaction, and how that ended, is
+    /// not known: the same request again will tell.
+    NotBegun { gid: Gid, reason: String },
     /// The same request under the same key was taken before; this is where it stands.
     Known { status: TransactionStatus, applied: Option<Applied> },
     /// The key was used for another request (422).

@@ -21,8 +21,9 @@ impl Inner {
             Ok(begun) => begun,
             Err(error) => {
                 warn!(error = %chain(&error), items = batch.len(), "a group could not be begun");
+                // A key may hold an earlier transaction, a committed one even: nothing is said about it.
                 let reason = "the transaction could not be begun";
-                return batch.iter().map(|p| Outcome::Aborted { gid: p.gid, reason: reason.into() }).collect();
+                return batch.iter().map(|p| Outcome::NotBegun { gid: p.gid, reason: reason.into() }).collect();
             }
         };
         let (mut new, mut committed) = (Vec::new(), Vec::new());

@@ -85,6 +85,7 @@ impl Metrics {
             Outcome::Committed { applied: None, .. } => "committed_applying",
             Outcome::Refused { .. } => "refused",
             Outcome::Aborted { .. } => "aborted",
+            Outcome::NotBegun { .. } => "not_begun",
             Outcome::Known { .. } => "known",
             Outcome::Mismatch { .. } => "mismatch",
             Outcome::Unknown { .. } => "unknown",

@@ -45,9 +45,23 @@ async fn a_crash_before_begin_leaves_nothing_and_the_key_retries() {
     let (coordinator, gateway) = world.gateway();
     gateway.strike("begin", Fault::Fail);
     let sent = keyed("hello", "k");
-    assert!(matches!(coordinator.publish(sent.clone()).await, Outcome::Aborted { .. }));
+    assert!(matches!(coordinator.publish(sent.clone()).await, Outcome::NotBegun { .. }));
     assert_eq!(world.record(gid(&sent)), None);
     assert!(is_committed_and_applied(&coordinator.publish(again(&sent)).await));
+    world.settle_and_check().await;
+}
+
+/// Row 14: "not published" would be a lie about a key that holds a commit.
+#[tokio::test(start_paused = true)]
+async fn a_repetition_that_cannot_be_begun_says_nothing_about_the_first() {
+    let world = World::new();
+    let (coordinator, gateway) = world.gateway();
+    let sent = keyed("hello", "k");
+    assert!(is_committed_and_applied(&coordinator.publish(sent.clone()).await));
+    gateway.strike("begin", Fault::Fail);
+    assert!(matches!(coordinator.publish(again(&sent)).await, Outcome::NotBegun { .. }));
+    let outcome = coordinator.publish(again(&sent)).await;
+    assert!(matches!(&outcome, Outcome::Known { status, .. } if status.gid == gid(&sent)), "{outcome:?}");
     world.settle_and_check().await;
 }
 
@@ -282,7 +296,7 @@ async fn without_its_store_the_coordinator_refuses_and_comes_back() {
     for call in ["begin", "decide", "claim", "acknowledge", "figures"] {
         gateway.strike_times(call, ALWAYS, Fault::Delay(Duration::from_secs(3_600)));
     }
-    assert!(matches!(coordinator.publish(publish("hello")).await, Outcome::Aborted { .. }));
+    assert!(matches!(coordinator.publish(publish("hello")).await, Outcome::NotBegun { .. }));
     gateway.heal();
     assert!(is_committed_and_applied(&coordinator.publish(publish("hello")).await));
     world.settle_and_check().await;
