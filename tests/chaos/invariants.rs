@@ -112,7 +112,7 @@ fn clients_were_told_the_truth(books: &Snapshot, ledger: &[Entry], violations: &
                     violations.unless(books.coordinator.contains_key(gid), 4, format!("{gid} was told of: {entry:?}"));
                     continue;
                 }
-                Told::Refused | Told::NotPublished => continue,
+                Told::Refused | Told::NotPublished | Told::Unavailable => continue,
             };
             let found = books.coordinator.get(gid).map(|transaction| transaction.state.as_str());
             violations.unless(found == Some(expected), 4, format!("{gid} is {found:?}, told was {entry:?}"));

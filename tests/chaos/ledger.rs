@@ -30,8 +30,10 @@ pub(crate) enum Told {
     Aborted(Uuid),
     /// 409: a final no.
     Refused,
-    /// 503 or 504: not published, the key is free again.
+    /// 503 that says so: not published, the key is free again.
     NotPublished,
+    /// Another 503 or 504: nothing was taken this time, and nothing is said about the key.
+    Unavailable,
 }
 
 /// How the client left it.
@@ -39,7 +41,7 @@ pub(crate) enum Told {
 pub(crate) enum End {
     Committed(Uuid),
     Refused,
-    /// Told that it was not published, and content with that.
+    /// Tried again no more after a 503.
     GivenUp,
     /// Neither yes nor no came in time; what it heard last.
     Unsettled(String),
@@ -54,7 +56,13 @@ impl Entry {
     /// Whether the client knows for certain that nothing was, or ever will be, published under the key.
     pub(crate) fn is_void(&self) -> bool {
         // What was sent and not answered may still lie in the queue of a gateway that was stopped.
-        self.end == End::Refused || (self.end == End::GivenUp && self.unanswered == 0)
+        self.end == End::Refused || (self.end == End::GivenUp && self.unanswered == 0 && !self.is_open())
+    }
+
+    /// Whether a 202 is the last that was said about the key itself.
+    fn is_open(&self) -> bool {
+        let last = self.told.iter().rfind(|told| **told != Told::Unavailable);
+        matches!(last, Some(Told::Open(_) | Told::Committed(_)))
     }
 }
 

@@ -145,7 +145,8 @@ impl Publisher {
                     return End::Refused;
                 }
                 503 | 504 => {
-                    entry.told.push(Told::NotPublished);
+                    let freed = answer.json()["code"] == "aborted";
+                    entry.told.push(if freed { Told::NotPublished } else { Told::Unavailable });
                     if self.dice.random_bool(0.2) {
                         return End::GivenUp;
                     }
