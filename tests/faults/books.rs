@@ -37,8 +37,9 @@ pub(crate) struct Txn {
 }
 
 pub(crate) async fn transactions(world: &World) -> BTreeMap<Gid, Txn> {
-    let _still = world.still.hold();
     type Row = (Uuid, Uuid, Option<String>, String, bool, Option<i64>, i64);
+
+    let _still = world.still.hold();
     let rows: Vec<Row> = rows!(
         world,
         Owner::Coordinator,
@@ -289,7 +290,9 @@ async fn check_counters(world: &World, resolved: Option<Gid>) {
         counters.into_iter().map(|(kind, id, counter)| ((kind, id), counter)).collect();
     if resolved.is_some() {
         // Committed at the counter alone, as the operator wrote down.
-        counters.values_mut().for_each(|counter| *counter -= 1);
+        for counter in counters.values_mut() {
+            *counter -= 1;
+        }
         counters.retain(|_, counter| *counter != 0);
     }
     if counters != due {
