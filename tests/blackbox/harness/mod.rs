@@ -11,7 +11,7 @@ mod socket;
 
 use std::future::Future;
 
-pub(crate) use cli::Terminal;
+pub(crate) use cli::{Said, Terminal};
 pub(crate) use http::{Answer, Api, Person, send, try_send};
 pub(crate) use load::Load;
 pub(crate) use platform::{Form, Options, Platform, SERVICES, fixed_port};
