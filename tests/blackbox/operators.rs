@@ -304,14 +304,14 @@ async fn change(platform: &Platform, service: &str, statement: &str, ids: &[&str
             let file = platform.folder().join(format!("{service}.db"));
             let options = SqliteConnectOptions::new().filename(file).busy_timeout(WITHIN);
             let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-            let query = ids.fold(sqlx::query(statement), |query, id| query.bind(id));
+            let query = ids.fold(sqlx::query(statement), sqlx::query::Query::bind);
             let changed = query.execute(&mut connection).await.unwrap().rows_affected();
             connection.close().await.unwrap();
             changed
         }
         Form::Separate => {
             let mut connection = PgConnection::connect(&platform.database(service)).await.unwrap();
-            let query = ids.fold(sqlx::query(statement), |query, id| query.bind(id));
+            let query = ids.fold(sqlx::query(statement), sqlx::query::Query::bind);
             let changed = query.execute(&mut connection).await.unwrap().rows_affected();
             connection.close().await.unwrap();
             changed
