@@ -190,7 +190,7 @@ async fn by_hand_expires_and_the_coordinators_does_not(f: Fixture) {
     let (hand, coordinated) = (f.preparation(topic, ann, &[]), f.preparation(topic, ann, &[]));
     f.store.prepare(std::slice::from_ref(&hand), Origin::Client, f.clock.now()).await.unwrap();
     f.prepare(std::slice::from_ref(&coordinated)).await;
-    f.hand.advance(BY_HAND - Duration::from_micros(1));
+    f.hand.advance(BY_HAND.checked_sub(Duration::from_micros(1)).unwrap());
     assert_eq!(f.store.expire(f.judge().expired_before()).await.unwrap(), 0);
     f.hand.advance(Duration::from_micros(1));
     // Late is late, also before the sweep has come by.
