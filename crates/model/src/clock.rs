@@ -112,6 +112,11 @@ impl ManualClock {
     pub fn advance(&self, span: Duration) {
         self.0.fetch_add(i64::try_from(span.as_micros()).expect("a test's step fits"), Ordering::SeqCst);
     }
+
+    /// Jumps, forward or back, as a machine's clock does when it is corrected.
+    pub fn set(&self, to: Timestamp) {
+        self.0.store(to.as_micros(), Ordering::SeqCst);
+    }
 }
 
 impl Default for ManualClock {
@@ -133,6 +138,8 @@ mod tests {
         hand.advance(Duration::from_secs(3));
         assert_eq!(clock.now().since(before), Duration::from_secs(3));
         assert_eq!(before.since(clock.now()), Duration::ZERO);
+        hand.set(before);
+        assert_eq!(clock.now(), before);
     }
 
     #[test]

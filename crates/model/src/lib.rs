@@ -3,6 +3,7 @@
 //! No I/O lives here. What is parsed into one of these types is valid and is trusted afterwards.
 
 mod clock;
+mod given;
 mod id;
 mod kind;
 mod message;
@@ -10,8 +11,9 @@ mod name;
 mod token;
 
 pub use clock::{Clock, ManualClock, Timestamp};
+pub use given::GivenTime;
 pub use id::{Gid, InstanceId, NotificationId, TopicId, UserId};
 pub use kind::{Fault, Kind};
 pub use message::{Message, Notification, Priority, RECIPIENTS_MAX};
-pub use name::{Email, Invalid, OperatorName, Remark, ServiceName, TopicName};
+pub use name::{Category, Email, EventId, Invalid, OperatorName, Remark, ServiceName, TopicName};
 pub use token::{Secret, Token, TokenHash};

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Clock;
+
 /// Why a text was refused; the sentence names the bound.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {why}")]
@@ -84,6 +86,16 @@ name!(
     parse_topic
 );
 name!(
+    /// A category of events: named as a topic is, but one segment of a path, so neither with a `/` nor `.` or `..`.
+    Category,
+    parse_category
+);
+name!(
+    /// An event's id: 1 to [`EventId::MAX_BYTES`] of `A-Z a-z 0-9 . _ : ~ -`, so that it stands in a path as it is.
+    EventId,
+    parse_event_id
+);
+name!(
     /// An e-mail address, in lower case.
     Email,
     parse_email
@@ -109,6 +121,28 @@ impl TopicName {
     pub const MAX_BYTES: usize = 200;
 }
 
+impl Category {
+    /// What fired is in the log under this name: a category is a topic.
+    pub const MAX_BYTES: usize = TopicName::MAX_BYTES;
+}
+
+/// Topics are one namespace, and what is a category is a name in it.
+impl From<Category> for TopicName {
+    fn from(category: Category) -> Self {
+        Self(category.0)
+    }
+}
+
+impl EventId {
+    /// A UUID has 36; a publisher's own key, such as `order:2026-11-21:4711:reminder`, has room.
+    pub const MAX_BYTES: usize = 128;
+
+    /// For an event whose publisher names none: a UUID of version 7, ordered after those made before it.
+    pub fn new(clock: &Clock) -> Self {
+        Self(Arc::from(clock.uuid().to_string()))
+    }
+}
+
 impl OperatorName {
     /// A full name and a team.
     pub const MAX_BYTES: usize = 100;
@@ -121,6 +155,30 @@ impl Remark {
 
 fn parse_topic(text: &str) -> Result<&str, Invalid> {
     parse_line(text, "topic name", TopicName::MAX_BYTES)
+}
+
+fn parse_category(text: &str) -> Result<&str, Invalid> {
+    let refuse = |why: &str| Err(Invalid::new("category", why));
+    match parse_line(text, "category", Category::MAX_BYTES)? {
+        text if text.contains('/') => refuse("holds a /"),
+        // A browser takes these two out of a path before it asks.
+        "." | ".." => refuse("is a dot segment (. or ..)"),
+        text => Ok(text),
+    }
+}
+
+fn parse_event_id(text: &str) -> Result<&str, Invalid> {
+    let refuse = |why: String| Err(Invalid::new("event id", why));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._:~-".contains(c);
+    match text {
+        "" => refuse("is empty".into()),
+        "." | ".." => refuse("is a dot segment (. or ..)".into()),
+        _ if text.len() > EventId::MAX_BYTES => {
+            refuse(format!("has {} bytes, more than {}", text.len(), EventId::MAX_BYTES))
+        }
+        _ if !text.chars().all(allowed) => refuse("holds a character other than A-Z a-z 0-9 . _ : ~ -".into()),
+        _ => Ok(text),
+    }
 }
 
 fn parse_operator(text: &str) -> Result<&str, Invalid> {
@@ -214,5 +272,35 @@ mod tests {
         for bad in ["", " a", "a ", "a\0b", "a\nb"] {
             assert!(TopicName::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_category_is_one_segment_of_a_path() {
+        assert_eq!(Category::parse("orders:eu").unwrap().as_str(), "orders:eu");
+        assert!(Category::parse(&"c".repeat(Category::MAX_BYTES)).is_ok());
+        for (bad, answer) in [
+            ("", "category is empty"),
+            ("a/b", "category holds a /"),
+            ("..", "category is a dot segment (. or ..)"),
+            ("a\0b", "category holds a control character"),
+            (&"c".repeat(300), "category has 300 bytes, more than 200"),
+        ] {
+            assert_eq!(Category::parse(bad).unwrap_err().to_string(), answer);
+        }
+    }
+
+    #[test]
+    fn an_event_id_stands_in_a_path_as_it_is() {
+        assert_eq!(EventId::parse("order:2026-11-21~4711.a_b").unwrap().as_str(), "order:2026-11-21~4711.a_b");
+        assert!(EventId::parse(&"e".repeat(EventId::MAX_BYTES)).is_ok());
+        for bad in ["", ".", "..", "a b", "a/b", "ä", "a%20", "a\0", &"e".repeat(EventId::MAX_BYTES + 1)] {
+            assert!(EventId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_id_of_our_own_making_parses() {
+        let id = EventId::new(&Clock::system());
+        assert_eq!(EventId::parse(id.as_str()), Ok(id));
     }
 }
