@@ -1,7 +1,7 @@
 # All that a newcomer types: `make run` and `make test`. Rust and Node are assumed; the rest is installed or built.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt setup bite
+.PHONY: help run test lint fmt setup bite chaos
 
 STEP := tests/step.sh
 
@@ -25,6 +25,10 @@ fmt: ## Format the code
 
 bite: setup ## Break one rule of two-phase commit after the other, in a copy, and see that tests notice
 	@tests/bite.sh
+
+chaos: setup ## Publish N=10000 notifications through random faults, in both forms (SEED=… repeats a run)
+	NOTIFYX_CHAOS_NOTIFICATIONS=$(or $(N),10000) NOTIFYX_CHAOS_SEED=$(SEED) \
+		cargo test -p notifyx --test chaos -- --nocapture --test-threads=1
 
 setup: ## Install what the tests need: PostgreSQL's server, packages of the JavaScript clients
 	@$(STEP) "setup" tests/setup.sh

@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: rustfmt and clippy, PostgreSQL's server (the tests start their own
-# from it), packages of the JavaScript clients. Does nothing where all is there.
+# from it), packages of the JavaScript clients; looks whether there is room to build. Does nothing where all is there.
 set -eu
 cd "$(dirname "$0")/.."
+
+# A debug build of everything and the tests' own databases; a full disk would fail whichever test comes next.
+needed_mb=5000
+[ ! -d target/debug ] || needed_mb=1000
+free_mb=$(df -Pm . | awk 'NR == 2 { print $4 }')
+if [ "$free_mb" -lt "$needed_mb" ]; then
+    echo "the tests need $needed_mb MB of disk in $PWD, and $free_mb MB are free" >&2
+    exit 1
+fi
 
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
