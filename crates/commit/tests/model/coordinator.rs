@@ -58,6 +58,8 @@ fn phase_two(decision: Decision, party: Party) -> Message {
 pub(crate) struct Step<'a, const N: usize> {
     pub(crate) state: &'a mut State<N>,
     pub(crate) txn: usize,
+    /// An ack is written with the answer that brings it.
+    pub(crate) acks_at_once: bool,
     pub(crate) broken: Option<Broken>,
 }
 
@@ -281,7 +283,7 @@ impl<const N: usize> Step<'_, N> {
 
     /// A participant has answered about the decision.
     fn acked(&mut self, caller: Caller, party: Party, ack: Ack) {
-        let (broken, healed) = (self.broken, self.state.healed);
+        let (broken, at_once) = (self.broken, self.acks_at_once);
         let txn = self.now();
         let (decision, owed) = match caller {
             Caller::Driver => match txn.driver {
@@ -298,8 +300,8 @@ impl<const N: usize> Step<'_, N> {
             row.quarantined |= !row.closed;
             return self.end(caller);
         }
-        // The ack is written off this path: it may be lost, as any message. Once all is healed it is not.
-        if healed {
+        // Written off this path: it may be late or lost as any message, unless all is healed or nothing is late.
+        if at_once {
             database::acknowledge(row, party, broken);
         } else {
             txn.sent.add(Message::Acknowledge(party));

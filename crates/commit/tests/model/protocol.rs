@@ -28,6 +28,8 @@ pub(crate) enum Action {
     Answered(usize, Caller, Message),
     /// The same, and the participant says its business "no".
     Refused(usize, Caller, Message),
+    /// A call is carried out, and its answer lost.
+    AnswerLost(usize, Caller, Message),
     /// A call brings no answer.
     Unanswered(usize, Caller, Message),
     /// A request arrives that nobody waits for.
@@ -101,16 +103,19 @@ impl<const N: usize> Protocol<N> {
                     actions.push(Action::Refused(index, caller, call));
                 }
                 if !state.healed && self.bounds.silences.spend(state.spent.silences).is_some() {
+                    actions.push(Action::AnswerLost(index, caller, call));
                     actions.push(Action::Unanswered(index, caller, call));
                 }
             }
         }
-        if self.bounds.strays.spend(state.spent.strays).is_none() {
-            return;
-        }
+        let strays = self.bounds.strays.spend(state.spent.strays).is_some();
         for message in Message::ALL.into_iter().filter(|message| txn.sent.has(*message)) {
-            actions.push(Action::Arrives(index, message));
-            if self.may_refuse(txn, message) {
+            // Nobody ever waits for an ack to be written: it is no stray.
+            let ack = matches!(message, Message::Acknowledge(_));
+            if strays || ack {
+                actions.push(Action::Arrives(index, message));
+            }
+            if strays && self.may_refuse(txn, message) {
                 actions.push(Action::ArrivesRefused(index, message));
             }
         }
@@ -158,7 +163,8 @@ impl<const N: usize> Protocol<N> {
         let Bounds { silences, strays, crashes, leases, lost_rows, .. } = self.bounds;
         let spent = &mut state.spent;
         match action {
-            Action::Unanswered(..) => spent.silences = silences.spend(spent.silences)?,
+            Action::Arrives(_, Message::Acknowledge(_)) => {}
+            Action::AnswerLost(..) | Action::Unanswered(..) => spent.silences = silences.spend(spent.silences)?,
             Action::Arrives(..) | Action::ArrivesRefused(..) => spent.strays = strays.spend(spent.strays)?,
             Action::GatewayCrashes(_) | Action::ParticipantCrashes(_) => {
                 spent.crashes = crashes.spend(spent.crashes)?;
@@ -171,6 +177,10 @@ impl<const N: usize> Protocol<N> {
             Action::Publish(txn, gateway) => self.at(state, txn).publish(gateway),
             Action::Answered(txn, caller, call) => self.at(state, txn).answered(caller, call, true),
             Action::Refused(txn, caller, call) => self.at(state, txn).answered(caller, call, false),
+            Action::AnswerLost(txn, caller, call) => {
+                self.at(state, txn).arrives(call, true);
+                self.at(state, txn).unanswered(caller, call);
+            }
             Action::Unanswered(txn, caller, call) => self.at(state, txn).unanswered(caller, call),
             Action::Arrives(txn, message) => self.at(state, txn).arrives(message, true),
             Action::ArrivesRefused(txn, message) => self.at(state, txn).arrives(message, false),
@@ -194,7 +204,8 @@ impl<const N: usize> Protocol<N> {
     }
 
     fn at<'a>(&self, state: &'a mut State<N>, txn: usize) -> Step<'a, N> {
-        Step { state, txn, broken: self.broken }
+        let acks_at_once = state.healed || self.bounds.strays == Budget::NONE;
+        Step { state, txn, acks_at_once, broken: self.broken }
     }
 
     /// A gateway loses all it had in memory; the clients that waited there hear nothing.
