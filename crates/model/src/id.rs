@@ -59,6 +59,10 @@ id!(
     UserId
 );
 id!(
+    /// An API key, not its secret.
+    KeyId
+);
+id!(
     /// A topic.
     TopicId
 );

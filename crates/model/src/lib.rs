@@ -8,12 +8,14 @@ mod id;
 mod kind;
 mod message;
 mod name;
+mod scope;
 mod token;
 
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use given::GivenTime;
-pub use id::{Gid, InstanceId, NotificationId, TopicId, UserId};
+pub use id::{Gid, InstanceId, KeyId, NotificationId, TopicId, UserId};
 pub use kind::{Fault, Kind};
 pub use message::{Message, Notification, Priority, RECIPIENTS_MAX};
-pub use name::{Category, Email, EventId, Invalid, OperatorName, Remark, ServiceName, TopicName};
+pub use name::{Category, Email, EventId, Invalid, KeyName, OperatorName, Remark, ServiceName, TopicName};
+pub use scope::{OutOfScope, Scope, Scopes, Verb};
 pub use token::{Secret, Token, TokenHash};

@@ -106,6 +106,11 @@ name!(
     parse_service
 );
 name!(
+    /// What an API key is called by its owner: one line of 1 to [`KeyName::MAX_BYTES`] bytes.
+    KeyName,
+    parse_key_name
+);
+name!(
     /// Who steps in by hand: one line of 1 to [`OperatorName::MAX_BYTES`] bytes.
     OperatorName,
     parse_operator
@@ -141,6 +146,11 @@ impl EventId {
     pub fn new(clock: &Clock) -> Self {
         Self(Arc::from(clock.uuid().to_string()))
     }
+}
+
+impl KeyName {
+    /// Shown in a column: the service that holds the key, and where it runs.
+    pub const MAX_BYTES: usize = 64;
 }
 
 impl OperatorName {
@@ -179,6 +189,10 @@ fn parse_event_id(text: &str) -> Result<&str, Invalid> {
         _ if !text.chars().all(allowed) => refuse("holds a character other than A-Z a-z 0-9 . _ : ~ -".into()),
         _ => Ok(text),
     }
+}
+
+fn parse_key_name(text: &str) -> Result<&str, Invalid> {
+    parse_line(text, "key's name", KeyName::MAX_BYTES)
 }
 
 fn parse_operator(text: &str) -> Result<&str, Invalid> {

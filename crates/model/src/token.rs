@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::Invalid;
 
-/// A user's bearer token as the user holds it: 256 random bits in URL-safe base64 (43 characters).
+/// A bearer token as its owner holds it. Of a session: 256 random bits in URL-safe base64 (43 characters). Of an API key:
+/// [`Token::KEY_PREFIX`] and 43 letters and digits, as many bits.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = String)]
@@ -22,6 +23,21 @@ impl Token {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// How an API key begins, so that people and scanners of source code know one when they see it.
+    pub const KEY_PREFIX: &str = "nxk_";
+
+    /// Characters of an API key after its prefix: 256 bits in 62 characters.
+    pub const KEY_CHARS: usize = 43;
+
+    /// Characters of an API key that may be shown to tell keys apart; 208 bits stay secret.
+    pub const KEY_SHOWN: usize = Self::KEY_PREFIX.len() + 8;
+
+    /// Whether this is written as an API key is. A session's token may begin with the same letters, but is shorter.
+    pub fn is_key(&self) -> bool {
+        let chars = self.0.strip_prefix(Self::KEY_PREFIX).map(str::as_bytes);
+        chars.is_some_and(|rest| rest.len() == Self::KEY_CHARS && rest.iter().all(u8::is_ascii_alphanumeric))
     }
 
     /// What auth keeps and every cache looks it up by. Not salted: 256 random bits cannot be guessed.
@@ -128,6 +144,16 @@ mod tests {
         assert_eq!(hash.to_string().parse::<TokenHash>().unwrap(), hash);
         assert!("zz".parse::<TokenHash>().is_err());
         assert!("é".repeat(32).parse::<TokenHash>().is_err());
+    }
+
+    #[test]
+    fn a_key_is_told_from_a_sessions_token() {
+        let is_key = |text: String| Token::parse(&text).unwrap().is_key();
+        assert!(is_key(format!("nxk_{}", "aZ9".repeat(15)[..43].to_owned())));
+        assert!(!is_key(format!("nxk_{}", "a".repeat(39))), "a session's token that happens to begin so");
+        assert!(!is_key(format!("nxk_{}", "a".repeat(44))));
+        assert!(!is_key(format!("nxk_{}-", "a".repeat(42))));
+        assert!(!is_key(format!("NXK_{}", "a".repeat(43))));
     }
 
     #[test]
