@@ -32,15 +32,15 @@
 //! |---|---|---|---|---|---|---|---|
 //! | 1 | any | any | any | any | pass | at any moment | 55,599 |
 //! | 1, one prepared row lost by a database | any | any | any | any | pass | at any moment | 129,923 |
-//! | 2 under one key | 1 | 0 | 1 | 1 | pass | – | 273,246 |
-//! | 2 under one key | 0 | 0 | 0 | 2 | pass | – | 190,722 |
-//! | 2 under one key | 0 | 1 | 0 | 1 | pass | – | 144,672 |
-//! | 2 under one key | 1 | 1 | 0 | 0 | pass | at any moment | 247,124 |
+//! | 2 under one key | 1 | 0 | 1 | 1 | pass | – | 377,068 |
+//! | 2 under one key | 0 | 0 | 0 | 2 | pass | – | 182,012 |
+//! | 2 under one key | 0 | 1 | 0 | 1 | pass | – | 349,772 |
+//! | 2 under one key | 1 | 1 | 0 | 0 | pass | at any moment | 373,869 |
 //! | 1; 2 under one key | 0 | 0 | 0 | 0 | – | – | 18; 558 |
 //! | 2 under one key (`--ignored`) | 1 | 1 | 1 | 1 | pass | at any moment | see the run |
 //!
 //! A silent call brings its caller no answer, a stray arrives when nobody waits for it. A participant may say a business "no"
-//! in all of them. All but the last take 30 s of one core in the dev profile.
+//! in all of them. All but the last take 45 s of one core in the dev profile.
 //!
 //! Each run prints its count. The properties, with the numbers of the protocol's invariants, are in `properties.rs`, beside what must be
 //! possible (recovery commits, a prepare meets a tombstone, …) so that nothing holds for want of happening.
