@@ -4,15 +4,18 @@ use std::{
     collections::BTreeSet,
     io::Write,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
 
+use notifyx_commit::RequestHash;
+use notifyx_database::Database;
+
 use crate::{
-    databases::{Backend, Databases},
-    points::{self, Case, Fault, Point, Process, Strike, Work, after, before},
+    databases::{Backend, Owner, Place},
+    points::{self, Case, Fault, Point, Process, Strike, Work, after},
     run::{Report, run},
 };
 
@@ -88,6 +91,7 @@ struct Outcome {
 /// Runs cases on a few threads, each with databases of its own.
 fn run_all(backend: Backend, cases: Vec<Case>) -> Outcome {
     let (began, next) = (Instant::now(), AtomicUsize::new(0));
+    let verbose = std::env::var_os("NOTIFYX_FAULTS_VERBOSE").is_some();
     let only = std::env::var("NOTIFYX_FAULTS_CASE").unwrap_or_default();
     let cases: Vec<Case> = cases.into_iter().filter(|case| case.to_string().contains(&only)).collect();
     let reports = Mutex::new(Vec::new());
@@ -97,11 +101,18 @@ fn run_all(backend: Backend, cases: Vec<Case>) -> Outcome {
         for _ in 0..threads.min(cases.len()) {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let databases = Arc::new(runtime.block_on(Databases::open(backend)));
+                let place = runtime.block_on(Place::new(backend));
                 loop {
                     let at = next.fetch_add(1, SeqCst);
                     let Some(case) = cases.get(at) else { break };
-                    let report = run(&databases, case);
+                    if verbose {
+                        say(&format!("{at} {case}"));
+                    }
+                    let started = Instant::now();
+                    let report = met(&place, case);
+                    if verbose {
+                        say(&format!("{at} {case}: {:?} {:?}", started.elapsed(), report.violations));
+                    }
                     reports.lock().unwrap().push((at, report));
                 }
             });
@@ -113,14 +124,39 @@ fn run_all(backend: Backend, cases: Vec<Case>) -> Outcome {
     Outcome { reports, took: began.elapsed() }
 }
 
+/// Tries of a pair whose second strike hit nothing: one in a hundred, because databases answer when they like.
+const TRIES: usize = 5;
+
+fn met(place: &Place, case: &Case) -> Report {
+    let mut report = run(place, case);
+    for _ in 1..TRIES {
+        if !report.missed || !report.violations.is_empty() {
+            break;
+        }
+        report = run(place, case);
+    }
+    report
+}
+
 impl Outcome {
-    fn hold(&self, what: &str) {
+    fn say(&self, what: &str) {
+        say(&format!("{} {what} in {:.1} s", self.reports.len(), self.took.as_secs_f64()));
+    }
+
+    fn hold(&self) {
         let broken: Vec<&(Case, Report)> =
             self.reports.iter().filter(|(_, report)| !report.violations.is_empty()).collect();
         for (case, report) in broken.iter().take(20) {
             say(&format!("BROKEN: {case}\n    {}", report.violations.join("\n    ")));
         }
-        assert!(broken.is_empty(), "{} of {} {what} break the protocol", broken.len(), self.reports.len());
+        assert!(broken.is_empty(), "{} of {} cases break the protocol", broken.len(), self.reports.len());
+    }
+
+    /// Those of a pair's second strikes that hit nothing in any try. Few, or the pairs are not what they say.
+    fn missed(&self) -> usize {
+        let missed = self.reports.iter().filter(|(_, report)| report.missed).count();
+        assert!(missed * 10 <= self.reports.len(), "{missed} of {} pairs hit nothing", self.reports.len());
+        missed
     }
 
     fn passed(&self) -> BTreeSet<Point> {
@@ -130,7 +166,7 @@ impl Outcome {
 
 /// Past the capture of the test runner: how much was tried is part of the result.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "faults: {text}");
 }
 
 fn everything_was_passed(passed: &BTreeSet<Point>) {
@@ -141,13 +177,94 @@ fn everything_was_passed(passed: &BTreeSet<Point>) {
     assert!(unnamed.is_empty(), "reached, and not named: {unnamed:?}");
 }
 
+/// One in so many, chosen by their names: pairs for half a minute on two cores, single cases on Postgres for ten seconds.
+const PAIRS: u64 = 53;
+const ON_POSTGRES: u64 = 11;
+
+/// Always the same ones, whatever else is on the list; all of them if the environment asks for it.
+fn sampled(cases: Vec<Case>, one_in: u64) -> Vec<Case> {
+    if std::env::var("NOTIFYX_FAULTS").is_ok_and(|which| which == "all") {
+        return cases;
+    }
+    let drawn = |case: &Case| {
+        let hash = RequestHash::of("", &case.to_string()).0;
+        hash.iter().fold(0, |sum, byte| (sum * 256 + u64::from(*byte)) % one_in) == 0
+    };
+    cases.into_iter().filter(drawn).collect()
+}
+
 #[test]
 fn the_invariants_hold_whatever_fails_wherever_it_fails() {
-    let cases = singles();
-    let singles = run_all(Backend::Sqlite, cases);
-    say(&format!("{} single cases on SQLite in {:.1} s", singles.reports.len(), singles.took.as_secs_f64()));
-    singles.hold("single cases");
+    let singles = run_all(Backend::Sqlite, singles());
+    singles.say("single cases");
+    singles.hold();
     everything_was_passed(&singles.passed());
-    let _ = before("");
-    let _ = pairs;
+
+    let pairs = pairs(&singles.reports);
+    let all = pairs.len();
+    let pairs = run_all(Backend::Sqlite, sampled(pairs, PAIRS));
+    pairs.say(&format!("of {all} pairs during recovery"));
+    pairs.hold();
+    let missed = pairs.missed();
+    let (singles, pairs, points) = (singles.reports.len(), pairs.reports.len(), points::all().count());
+    say(&format!(
+        "{singles} single cases, {pairs} pairs ({missed} of them without a second fault: its point was not met), {points} points, all reached"
+    ));
+}
+
+#[test]
+fn the_invariants_hold_on_postgres_too() {
+    let singles = singles();
+    let all = singles.len();
+    let chosen = run_all(Backend::Postgres, sampled(singles, ON_POSTGRES));
+    chosen.say(&format!("of {all} single cases, on Postgres"));
+    chosen.hold();
+}
+
+#[test]
+fn a_write_outside_of_every_point_is_noticed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let violations = runtime.block_on(async {
+        let place = Place::new(Backend::Sqlite).await;
+        let databases = place.databases().await;
+        databases.count();
+        let Database::Sqlite(sqlite) = databases.get(Owner::Counter) else { unreachable!("it is SQLite") };
+        sqlite.begin().await.unwrap().commit().await.unwrap();
+        let mut violations = Vec::new();
+        databases.compare(&mut violations);
+        violations
+    });
+    assert_eq!(violations, ["Counter: 1 commits, 1 of them outside of every fault point; the points saw 0 to 0"]);
+}
+
+/// What the coordinator can send goes through `Participant`, and what it keeps through `CoordinatorStore`: it knows nobody
+/// else who has a socket or a file.
+#[test]
+fn the_coordinator_reaches_the_world_through_its_ports_only() {
+    let manifest: toml::Table = include_str!("../../crates/commit/Cargo.toml").parse().unwrap();
+    let known: Vec<&str> = manifest["dependencies"].as_table().unwrap().keys().map(String::as_str).collect();
+    let harmless = [
+        "async-trait",
+        "notifyx-batch",
+        "notifyx-model",
+        "notifyx-wire",
+        "prometheus",
+        "rand",
+        "serde",
+        "serde_json",
+        "sha2",
+        "thiserror",
+        "tokio",
+        "tokio-util",
+        "tracing",
+        "uuid",
+    ];
+    assert_eq!(known, harmless, "if the new one can send or write, it needs fault points");
+    let sources = concat!(
+        include_str!("../../crates/commit/src/coordinator.rs"),
+        include_str!("../../crates/commit/src/coordinator/group.rs"),
+        include_str!("../../crates/commit/src/coordinator/settle.rs"),
+        include_str!("../../crates/commit/src/coordinator/recovery.rs"),
+    );
+    assert!(!sources.contains("net::") && !sources.contains("fs::"), "no sockets and no files of tokio's own");
 }

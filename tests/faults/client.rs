@@ -88,7 +88,7 @@ impl Order {
     }
 
     async fn ask(&self, world: &Arc<World>, by: Process) -> Answer {
-        let Some((coordinator, _, dead)) = world.gateway(by) else { return Answer::None };
+        let Some((coordinator, dead)) = world.gateway(by) else { return Answer::None };
         let publishing = coordinator.publish(self.transaction(world));
         let answered = async {
             tokio::select! {

@@ -53,47 +53,77 @@ pub(crate) struct Tally {
 }
 
 #[derive(Debug)]
-pub(crate) struct Databases {
-    opened: [(Database, Arc<Tally>); 3],
-    _folder: Option<TempDir>,
-}
+pub(crate) struct Databases([(Database, Arc<Tally>); 3]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Sqlite,
-    #[expect(dead_code, reason = "the cases run on SQLite so far")]
     Postgres,
 }
 
+/// Where a thread's worlds keep their rows.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Open files: their connections are threads, which serve any runtime.
+    Sqlite { databases: Arc<Databases>, _folder: TempDir },
+    /// Connected anew for each case: sockets belong to the runtime that opened them.
+    Postgres(Box<[DatabaseUrl; 3]>),
+}
+
+impl Place {
+    pub(crate) async fn new(backend: Backend) -> Self {
+        match backend {
+            Backend::Sqlite => {
+                // In memory where the system has such a place: what a power cut would take is not what is tried here.
+                let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
+                let file = |owner: Owner| DatabaseUrl::sqlite(folder.path().join(format!("{owner:?}.db")));
+                let databases = Arc::new(Databases::open(&Owner::ALL.map(file)).await);
+                // A connection on its way back to its pool would be lost with this runtime.
+                databases.rest().await;
+                Self::Sqlite { databases, _folder: folder }
+            }
+            Backend::Postgres => {
+                let mut urls = Vec::new();
+                for _ in Owner::ALL {
+                    urls.push(testing::postgres_url("faults").await);
+                }
+                Self::Postgres(Box::new(urls.try_into().expect("three")))
+            }
+        }
+    }
+
+    /// Empty ones.
+    pub(crate) async fn databases(&self) -> Arc<Databases> {
+        let databases = match self {
+            Self::Sqlite { databases, .. } => databases.clone(),
+            Self::Postgres(urls) => Arc::new(Databases::open(urls).await),
+        };
+        databases.empty().await;
+        databases
+    }
+}
+
 impl Databases {
-    pub(crate) async fn open(backend: Backend) -> Self {
-        // In memory where the system has such a place: what a power cut would take is not what is tried here.
-        let folder = (backend == Backend::Sqlite)
-            .then(|| tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary folder"));
+    async fn open(urls: &[DatabaseUrl; 3]) -> Self {
         let mut opened = Vec::new();
-        for owner in Owner::ALL {
-            let url = match &folder {
-                Some(folder) => DatabaseUrl::sqlite(folder.path().join(format!("{owner:?}.db"))),
-                None => testing::postgres_url("faults").await,
-            };
+        for (owner, url) in Owner::ALL.into_iter().zip(urls) {
             let options = Options { connections: 4, ..Options::default() };
-            let database = Database::open(&url, options, owner.migrations()).await.expect("an empty database");
+            let database = Database::open(url, options, owner.migrations()).await.expect("a database");
             opened.push((database, Arc::default()));
         }
-        Self { opened: opened.try_into().expect("three"), _folder: folder }
+        Self(opened.try_into().expect("three"))
     }
 
     pub(crate) fn get(&self, owner: Owner) -> &Database {
-        &self.opened[owner as usize].0
+        &self.0[owner as usize].0
     }
 
     pub(crate) fn tally(&self, owner: Owner) -> &Arc<Tally> {
-        &self.opened[owner as usize].1
+        &self.0[owner as usize].1
     }
 
-    /// Empties them and counts from zero.
-    pub(crate) async fn empty(&self) {
-        for (database, tally) in &self.opened {
+    async fn empty(&self) {
+        for (database, tally) in &self.0 {
             match database {
                 Database::Sqlite(sqlite) => {
                     let mut tx = sqlite.begin().await.expect("the writer");
@@ -129,7 +159,12 @@ impl Databases {
                     }
                 }
             }
-            let Tally { under_way, begun, done, commits, strays } = &**tally;
+        }
+    }
+
+    /// From now on every commit is counted.
+    pub(crate) fn count(&self) {
+        for (_, Tally { under_way, begun, done, commits, strays }) in self.0.iter().map(|(of, tally)| (of, &**tally)) {
             for count in [under_way, begun, done, commits, strays] {
                 count.store(0, SeqCst);
             }
@@ -138,7 +173,11 @@ impl Databases {
 
     /// Until every connection is back in its pool: a case ends with nothing under way.
     pub(crate) async fn rest(&self) {
-        for (database, _) in &self.opened {
+        for (database, _) in &self.0 {
+            if let Database::Postgres(pool) = database {
+                pool.close().await;
+                continue;
+            }
             while {
                 let (open, idle) = database.usage();
                 open as usize != idle

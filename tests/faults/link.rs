@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     points::{after, before},
-    world::{Blow, World, alive},
+    world::{Blow, World, alive, until},
 };
 
 pub(crate) struct Link {
@@ -80,7 +80,7 @@ impl Link {
             if delay > Duration::ZERO {
                 world.later(delay).await;
             }
-            deliver(&world, to, verb, &body).await
+            deliver(&world, to, verb, body).await
         });
         let answer = arriving.await.expect("participants do not panic");
         match self.world.pass(after(name)) {
@@ -98,44 +98,37 @@ fn failed(reason: &str) -> CallFailed {
     CallFailed { reason: reason.into(), repeats: false }
 }
 
-/// The participant's side. It goes on when the caller is gone; a crash drops it where it stands.
-async fn deliver(world: &Arc<World>, to: Party, verb: Verb, body: &[u8]) -> Result<Vec<u8>, CallFailed> {
+/// The participant's side. It goes on when the caller is gone. After a crash nobody hears of it any more.
+async fn deliver(world: &Arc<World>, to: Party, verb: Verb, body: Vec<u8>) -> Result<Vec<u8>, CallFailed> {
     let away = || failed("nobody listens there");
     match to {
         Party::Persist => {
             let (node, dead) = world.persist().ok_or_else(away)?;
-            let work = async {
+            let work = async move {
                 match verb {
-                    Verb::Prepare => votes(node.prepare(read::<PrepareBatch>(body).items).await),
-                    Verb::Commit => acks(node.commit(&read::<GidBatch>(body).gids).await),
-                    Verb::Rollback => acks(node.rollback(&read::<GidBatch>(body).gids).await),
+                    Verb::Prepare => votes(node.prepare(read::<PrepareBatch>(&body).items).await),
+                    Verb::Commit => acks(node.commit(&read::<GidBatch>(&body).gids).await),
+                    Verb::Rollback => acks(node.rollback(&read::<GidBatch>(&body).gids).await),
                 }
             };
-            until(&dead, work).await
+            until(&dead, work).await.unwrap_or_else(cut)
         }
         Party::Counter => {
             let (node, dead) = world.counter().ok_or_else(away)?;
-            let work = async {
+            let work = async move {
                 match verb {
-                    Verb::Prepare => votes(node.prepare(&read::<PrepareBatch>(body).items).await),
-                    Verb::Commit => acks(node.commit(&read::<GidBatch>(body).gids).await),
-                    Verb::Rollback => acks(node.rollback(&read::<GidBatch>(body).gids).await),
+                    Verb::Prepare => votes(node.prepare(&read::<PrepareBatch>(&body).items).await),
+                    Verb::Commit => acks(node.commit(&read::<GidBatch>(&body).gids).await),
+                    Verb::Rollback => acks(node.rollback(&read::<GidBatch>(&body).gids).await),
                 }
             };
-            until(&dead, work).await
+            until(&dead, work).await.unwrap_or_else(cut)
         }
     }
 }
 
-async fn until(
-    dead: &CancellationToken,
-    work: impl Future<Output = Result<Vec<u8>, CallFailed>>,
-) -> Result<Vec<u8>, CallFailed> {
-    tokio::select! {
-        biased;
-        () = dead.cancelled() => Err(failed("the connection was reset")),
-        answer = work => answer,
-    }
+fn cut<T>() -> Result<T, CallFailed> {
+    Err(failed("the connection was reset"))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> T {

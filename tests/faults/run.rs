@@ -3,18 +3,18 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use notifyx_commit::{CoordinatorStore as _, Intervened, Resolve};
+use notifyx_commit::{Intervened, Resolve};
 use notifyx_model::{Email, Message, OperatorName, Priority, Remark, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{commit::Heuristic, persist::NewNotification};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     books::{self, Final},
     client::{Answer, Order},
-    databases::Databases,
+    databases::Place,
     points::{Case, Point, Process, Work},
     time::Standstill,
-    world::World,
+    world::{World, until},
 };
 
 /// What a case came to.
@@ -22,33 +22,40 @@ use crate::{
 pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     pub(crate) passed: BTreeSet<Point>,
-    /// Passed after the last strike: where the next one may hit the recovery from it.
+    /// Passed after the last strike and before all was well again: where the next one may hit the recovery from it.
     pub(crate) since: BTreeSet<Point>,
+    /// The second strike of a pair hit nothing.
+    pub(crate) missed: bool,
 }
 
 /// With everything reachable again no transaction is open longer (the protocol's time bound).
 const BOUND: Duration = Duration::from_secs(45);
+/// A call whose answer never comes is given up.
+const STUCK: Duration = Duration::from_secs(30);
+/// Between two looks whether all is well.
+const LOOK: Duration = Duration::from_secs(1);
 /// A case that has not come to rest by then never will.
 const END: Duration = Duration::from_secs(600);
 
 /// Runs it on a runtime of its own, in this thread.
-pub(crate) fn run(databases: &Arc<Databases>, case: &Case) -> Report {
+pub(crate) fn run(place: &Place, case: &Case) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        {
+        let databases = {
             let _still = Standstill::default().hold();
-            databases.empty().await;
-        }
+            place.databases().await
+        };
         let world = World::new(databases.clone(), case.clone());
         if timeout(END, act(&world)).await.is_err() {
             world.violated(format!("it never came to rest; not struck: {:?}", world.not_struck()));
         }
         let (passed, since) = world.passed();
         world.end();
+        let _still = Standstill::default().hold();
         databases.rest().await;
         let mut violations = world.take_violations();
         databases.compare(&mut violations);
-        Report { violations, passed, since }
+        Report { violations, passed, since, missed: world.missed() }
     })
 }
 
@@ -83,6 +90,7 @@ async fn cast(world: &Arc<World>) -> Cast {
 
 async fn act(world: &Arc<World>) {
     let Cast { topics, orders } = cast(world).await;
+    world.databases.count();
     // Between two rounds of recovery.
     sleep(Duration::from_millis(300)).await;
     let mut told = Vec::new();
@@ -113,6 +121,7 @@ async fn act(world: &Arc<World>) {
         Work::Mend | Work::Resolve => resolved = intervene(world, &orders[0], &mut told).await,
     }
     come_to_rest(world).await;
+    world.is_well_again();
     // Once more, now that all is well: the same key, the same answer.
     if resolved.is_none() {
         let last = if world.case.work == Work::Age { &orders[1..] } else { &orders[..] };
@@ -167,17 +176,22 @@ async fn publish_all(world: &Arc<World>, orders: &[Order]) -> Vec<Final> {
 
 /// Until every fault has struck, everything is up, and nothing is open; the last within the time bound.
 async fn come_to_rest(world: &Arc<World>) {
-    let mut overdue = false;
+    let (began, mut overdue) = (Instant::now(), false);
     loop {
-        let over = world.all_struck() && world.all_up() && !world.awaits();
+        let reachable = world.all_up() && !world.awaits();
+        let waited = world.undisturbed_for().min(began.elapsed()) > BOUND;
+        if reachable && waited && !world.all_struck() {
+            world.give_up();
+        }
+        let over = reachable && world.all_struck();
         if over && books::all_closed(world).await {
             return;
         }
-        if over && world.undisturbed_for() > BOUND && !overdue {
+        if over && waited && !overdue {
             overdue = true;
             world.violated(format!("still open after {BOUND:?}: {:?}", books::transactions(world).await));
         }
-        sleep(Duration::from_millis(500)).await;
+        sleep(LOOK).await;
     }
 }
 
@@ -208,12 +222,9 @@ async fn age(world: &Arc<World>, topics: &[(TopicId, TopicName)], orders: &[Orde
             sleep(Duration::from_secs(1)).await;
             continue;
         };
-        let publishing = persist.publish_by_hand(user, from.clone(), by_hand.clone());
-        let published = tokio::select! {
-            () = dead.cancelled() => None,
-            published = timeout(Duration::from_secs(30), publishing) => published.ok(),
-        };
-        if matches!(published, Some(Ok(_))) {
+        let (from, by_hand) = (from.clone(), by_hand.clone());
+        let publishing = async move { persist.publish_by_hand(user, from, by_hand).await };
+        if matches!(timeout(STUCK, until(&dead, publishing)).await, Ok(Some(Ok(_)))) {
             break;
         }
         sleep(Duration::from_secs(1)).await;
@@ -234,15 +245,10 @@ async fn come_to_rest_of(world: &Arc<World>) {
 
 /// Both participants sweep each second, as their services do.
 async fn sweep(world: Arc<World>) {
-    /// A sweep that a database never answers.
-    const STUCK: Duration = Duration::from_secs(30);
     let persist = async {
         loop {
             if let Some((node, dead)) = world.persist() {
-                tokio::select! {
-                    () = dead.cancelled() => {}
-                    _ = timeout(STUCK, node.sweep()) => {}
-                }
+                let _ = timeout(STUCK, until(&dead, async move { node.sweep().await })).await;
             }
             sleep(Duration::from_secs(1)).await;
         }
@@ -250,10 +256,7 @@ async fn sweep(world: Arc<World>) {
     let counter = async {
         loop {
             if let Some((node, dead)) = world.counter() {
-                tokio::select! {
-                    () = dead.cancelled() => {}
-                    _ = timeout(STUCK, node.sweep()) => {}
-                }
+                let _ = timeout(STUCK, until(&dead, async move { node.sweep().await })).await;
             }
             sleep(Duration::from_secs(1)).await;
         }
@@ -284,14 +287,14 @@ async fn intervene(world: &Arc<World>, order: &Order, told: &mut Vec<Final>) -> 
     };
     for attempt in 0.. {
         let by = if attempt % 2 == 0 { Process::Driver } else { Process::Replica };
-        if let Some((_, desk, dead)) = world.gateway(by) {
-            let asked = async { if mend { desk.retry(gid).await } else { desk.resolve(&resolve).await } };
-            let answer = tokio::select! {
-                () = dead.cancelled() => None,
-                answer = timeout(Duration::from_secs(5), asked) => answer.ok(),
+        if let Some((coordinator, dead)) = world.gateway(by) {
+            let resolve = resolve.clone();
+            let asked = async move {
+                if mend { coordinator.retry(gid, Some(&resolve.by)).await } else { coordinator.resolve(&resolve).await }
             };
             // Refused: it was done before, and the answer was lost.
-            if matches!(answer, Some(Ok(Intervened::Done(_) | Intervened::Refused(_)))) {
+            let done = |answer| matches!(answer, Ok(Intervened::Done(_) | Intervened::Refused(_)));
+            if timeout(STUCK, until(&dead, asked)).await.ok().flatten().is_some_and(done) {
                 break;
             }
         }

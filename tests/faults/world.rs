@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use notifyx_commit::{
-    AppliedSink, Config, Coordinator, CoordinatorStore, Party, Ports,
+    AppliedSink, Config, Coordinator, Party, Ports,
     testing::{Injected, Points},
 };
 use notifyx_counter_2pc::testing as counter;
@@ -52,6 +52,8 @@ pub(crate) struct World {
     days: AtomicU64,
     /// How far the coordinator's rows were moved, where the database's clock cannot be.
     moved: Mutex<i64>,
+    /// Taken while they are moved and until what follows is done.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     pub(crate) still: Standstill,
     script: Mutex<Script>,
     lives: Mutex<BTreeMap<Process, Life>>,
@@ -69,8 +71,21 @@ struct Script {
     left: VecDeque<Strike>,
     struck: usize,
     passed: BTreeSet<Point>,
-    /// Passed after the last strike.
+    /// Passed after the last strike, until all was well again.
     since: BTreeSet<Point>,
+    well_again: bool,
+    /// The last strike had nobody to hit: what it was meant for went the other way round this time.
+    missed: bool,
+}
+
+impl Script {
+    /// The next strike, if it is such a one.
+    fn take(&mut self, strikes: impl Fn(Strike) -> bool) -> Option<Strike> {
+        let strike = self.left.front().copied().filter(|strike| strikes(*strike))?;
+        self.left.pop_front();
+        self.struck += 1;
+        Some(strike)
+    }
 }
 
 /// One instance of a process.
@@ -82,7 +97,7 @@ pub(crate) struct Life {
 
 #[derive(Clone)]
 pub(crate) enum Running {
-    Gateway(Coordinator, Arc<Desk>),
+    Gateway(Coordinator),
     Persist(Arc<persist::Node>),
     Counter(Arc<counter::Node>),
 }
@@ -107,6 +122,7 @@ impl World {
             shown: Mutex::default(),
             days: AtomicU64::new(0),
             moved: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             still: Standstill::default(),
             script: Mutex::default(),
             lives: Mutex::default(),
@@ -115,7 +131,9 @@ impl World {
             coming: AtomicUsize::new(0),
             disturbed: Mutex::new(Instant::now()),
         });
-        Process::ALL.into_iter().for_each(|process| world.start(process));
+        for process in Process::ALL {
+            world.start(process);
+        }
         world
     }
 
@@ -159,11 +177,12 @@ impl World {
         let fault = {
             let mut script = self.script.lock().unwrap();
             script.passed.insert(point);
-            if script.left.is_empty() && script.struck > 0 {
+            if script.left.is_empty() && script.struck > 0 && !script.well_again {
                 script.since.insert(point);
             }
-            let Some(strike) = script.left.pop_front_if(|strike| strike.point == point) else { return Blow::None };
-            script.struck += 1;
+            // What persist forgets is told by the coordinator's store, which knows whose commit it is.
+            let strikes = |strike: Strike| strike.point == point && strike.fault != Fault::Forgotten;
+            let Some(strike) = script.take(strikes) else { return Blow::None };
             strike.fault
         };
         self.disturb();
@@ -174,22 +193,39 @@ impl World {
             Fault::Error => return Blow::Error,
             Fault::Lost => return Blow::Lost,
             Fault::Late | Fault::TooLate | Fault::Slow => return Blow::Delay(fault.delay().expect("a delay")),
-            Fault::Forgotten => panic!("only the coordinator's store forgets for persist"),
+            Fault::Forgotten => unreachable!("left above"),
         }
         Blow::None
     }
 
     /// Whether the next strike is this one; it is taken off the list then.
     pub(crate) fn due(&self, strike: Strike) -> bool {
-        let mut script = self.script.lock().unwrap();
-        let due = script.left.pop_front_if(|next| *next == strike).is_some();
-        script.struck += usize::from(due);
-        due
+        self.script.lock().unwrap().take(|next| next == strike).is_some()
+    }
+
+    /// What is passed from now on belongs to no recovery.
+    pub(crate) fn is_well_again(&self) {
+        self.script.lock().unwrap().well_again = true;
     }
 
     pub(crate) fn all_struck(&self) -> bool {
         let script = self.script.lock().unwrap();
-        script.left.is_empty() && script.struck == self.case.prelude.len() + self.case.strikes.len()
+        let due = self.case.prelude.len() + self.case.strikes.len();
+        script.left.is_empty() && script.struck + usize::from(script.missed) == due
+    }
+
+    /// Gives the second strike of a pair up. Two participants are asked at once, and which of them answers first is theirs: a
+    /// point that came after the first strike may come before it the next time.
+    pub(crate) fn give_up(&self) {
+        let mut script = self.script.lock().unwrap();
+        if self.case.strikes.len() == 2 && script.left.len() == 1 {
+            script.left.clear();
+            script.missed = true;
+        }
+    }
+
+    pub(crate) fn missed(&self) -> bool {
+        self.script.lock().unwrap().missed
     }
 
     pub(crate) fn not_struck(&self) -> Vec<Strike> {
@@ -205,9 +241,9 @@ impl World {
         self.lives.lock().unwrap().get(&process).cloned()
     }
 
-    pub(crate) fn gateway(&self, process: Process) -> Option<(Coordinator, Arc<Desk>, CancellationToken)> {
+    pub(crate) fn gateway(&self, process: Process) -> Option<(Coordinator, CancellationToken)> {
         match self.life(process)? {
-            Life { dead, running: Running::Gateway(coordinator, desk) } => Some((coordinator, desk, dead)),
+            Life { dead, running: Running::Gateway(coordinator) } => Some((coordinator, dead)),
             _ => None,
         }
     }
@@ -232,7 +268,7 @@ impl World {
 
     /// An orderly stop of a gateway; it is back later.
     pub(crate) async fn stop(self: &Arc<Self>, process: Process) {
-        let Some((coordinator, _, dead)) = self.gateway(process) else { return };
+        let Some((coordinator, dead)) = self.gateway(process) else { return };
         tokio::select! {
             () = coordinator.close() => self.crash(process, GATEWAY_AWAY),
             () = dead.cancelled() => {}
@@ -242,7 +278,7 @@ impl World {
     fn crash(self: &Arc<Self>, process: Process, away: Duration) {
         let Some(life) = self.lives.lock().unwrap().remove(&process) else { return };
         life.dead.cancel();
-        if let Running::Gateway(coordinator, _) = life.running {
+        if let Running::Gateway(coordinator) = life.running {
             // Nothing of it reaches anybody any more; this only ends its tasks.
             tokio::spawn(async move { coordinator.close().await });
         }
@@ -263,7 +299,7 @@ impl World {
                 let desk = Arc::new(Desk { world: self.clone(), dead: dead.clone(), store });
                 let link = |to| Arc::new(Link { world: self.clone(), dead: dead.clone(), to });
                 let ports = Ports {
-                    store: desk.clone() as Arc<dyn CoordinatorStore>,
+                    store: desk,
                     persist: link(Party::Persist),
                     counter: link(Party::Counter),
                     sink: Arc::new(Sockets { world: self.clone(), dead: dead.clone() }),
@@ -273,7 +309,7 @@ impl World {
                 config.check().expect("a valid configuration");
                 let owner = InstanceId::new(&clock);
                 let coordinator = Coordinator::start(config, ports, clock, owner, &prometheus::Registry::new());
-                Running::Gateway(coordinator, desk)
+                Running::Gateway(coordinator)
             }
             Process::Persist => {
                 let database = self.databases.get(Owner::Persist);
@@ -290,7 +326,9 @@ impl World {
     /// Ends every process. The world holds them and they hold the world.
     pub(crate) fn end(&self) {
         let lives = std::mem::take(&mut *self.lives.lock().unwrap());
-        lives.values().for_each(|life| life.dead.cancel());
+        for life in lives.values() {
+            life.dead.cancel();
+        }
     }
 
     pub(crate) fn disturb(&self) {
@@ -371,6 +409,20 @@ impl Drop for Coming {
 pub(crate) async fn alive(dead: &CancellationToken) {
     if dead.is_cancelled() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// What a process does, unless it dies over it. The task is not dropped then: what its database is doing is done, and whatever
+/// comes after that waits for ever (`alive`).
+pub(crate) async fn until<T: Send + 'static>(
+    dead: &CancellationToken,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let working = tokio::spawn(work);
+    tokio::select! {
+        biased;
+        () = dead.cancelled() => None,
+        done = working => Some(done.expect("nothing here panics")),
     }
 }
 
