@@ -14,7 +14,7 @@ use crate::{
     databases::Place,
     points::{Case, Point, Process, Work},
     time::Standstill,
-    world::{World, until},
+    world::{PATIENCE_MS, World, until},
 };
 
 /// What a case came to.
@@ -176,10 +176,10 @@ async fn publish_all(world: &Arc<World>, orders: &[Order]) -> Vec<Final> {
 
 /// Until every fault has struck, everything is up, and nothing is open; the last within the time bound.
 async fn come_to_rest(world: &Arc<World>) {
-    let (began, mut overdue) = (Instant::now(), false);
+    let (began, bound, mut overdue) = (Instant::now(), bound(world), false);
     loop {
         let reachable = world.all_up() && !world.awaits();
-        let waited = world.undisturbed_for().min(began.elapsed()) > BOUND;
+        let waited = world.undisturbed_for().min(began.elapsed()) > bound;
         if reachable && waited && !world.all_struck() {
             world.give_up();
         }
@@ -189,10 +189,16 @@ async fn come_to_rest(world: &Arc<World>) {
         }
         if over && waited && !overdue {
             overdue = true;
-            world.violated(format!("still open after {BOUND:?}: {:?}", books::transactions(world).await));
+            world.violated(format!("still open after {bound:?}: {:?}", books::transactions(world).await));
         }
         sleep(LOOK).await;
     }
+}
+
+/// A patient gateway's store is unreachable until it gives a lost call up.
+fn bound(world: &World) -> Duration {
+    let patience = if world.case.patient { Duration::from_millis(PATIENCE_MS) } else { Duration::ZERO };
+    BOUND + patience
 }
 
 /// One transaction grows old and is forgotten, prepares by hand expire, something is published by hand.

@@ -39,6 +39,8 @@ const PARTICIPANT_AWAY: Duration = Duration::from_millis(700);
 const GATEWAY_AWAY: Duration = Duration::from_secs(15);
 /// Pauses double up to 30 s: this is long enough for several that are written down.
 const OUTAGE: Duration = Duration::from_secs(25);
+/// How long a patient gateway waits for its store: longer than anything is late.
+pub(crate) const PATIENCE_MS: u64 = 30_000;
 
 pub(crate) struct World {
     pub(crate) databases: Arc<Databases>,
@@ -304,8 +306,10 @@ impl World {
                     counter: link(Party::Counter),
                     sink: Arc::new(Sockets { world: self.clone(), dead: dead.clone() }),
                 };
-                let timeout = if self.case.patient { 60_000 } else { Config::default().store_timeout_ms };
-                let config = Config { store_timeout_ms: timeout, ..Config::default() };
+                let mut config = Config::default();
+                if self.case.patient {
+                    config.store_timeout_ms = PATIENCE_MS;
+                }
                 config.check().expect("a valid configuration");
                 let owner = InstanceId::new(&clock);
                 let coordinator = Coordinator::start(config, ports, clock, owner, &prometheus::Registry::new());
