@@ -1,7 +1,8 @@
-//! What travels between processes: Phoenix frames, REST bodies, headers, the trace context.
+//! What travels between processes: Phoenix frames, REST bodies, gRPC messages, headers, the trace context.
 //!
 //! Shapes only. Nothing here opens a socket or decides anything.
 
+pub mod grpc;
 pub mod header;
 pub mod phoenix;
 pub mod rest;
