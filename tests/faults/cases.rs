@@ -15,7 +15,7 @@ use notifyx_database::Database;
 
 use crate::{
     databases::{Backend, Owner, Place},
-    points::{self, Case, Fault, Point, Process, Strike, Work, after},
+    points::{self, Case, Fault, Point, Process, Strike, Work, after, before},
     run::{Report, run},
 };
 
@@ -56,6 +56,10 @@ fn passing(name: &'static str) -> Vec<(Work, Vec<Strike>)> {
         "coordinator.resolve" => vec![(Work::Resolve, vec![Strike { point: decided, fault: Fault::Forgotten }])],
         "coordinator.trim" | "persist.publish" | "persist.expire" | "persist.forget" | "counter.expire"
         | "counter.forget" => vec![(Work::Age, Vec::new())],
+        // A prepare is asked for twice: only with the first one lost does the rollback overtake the other.
+        "send.persist.prepare" | "send.counter.prepare" | "persist.prepare" | "counter.prepare" => {
+            vec![(Work::Publish, Vec::new()), (Work::Publish, vec![Strike { point: before(name), fault: Fault::Lost }])]
+        }
         "coordinator.begin" | "send.persist.commit" | "send.counter.commit" | "persist.commit" | "counter.commit" => {
             vec![(Work::Publish, Vec::new()), (Work::Repeat, Vec::new())]
         }
@@ -66,7 +70,8 @@ fn passing(name: &'static str) -> Vec<(Work, Vec<Strike>)> {
 /// For every first fault, every fault at every point that was passed after it.
 fn pairs(singles: &[(Case, Report)]) -> Vec<Case> {
     let mut pairs = Vec::new();
-    for (case, report) in singles.iter().filter(|(case, _)| case.work == Work::Publish && leaves_work(case)) {
+    let begins = |case: &Case| case.work == Work::Publish && leaves_work(case) && !strikes_twice(case);
+    for (case, report) in singles.iter().filter(|(case, _)| begins(case)) {
         for point in &report.since {
             for fault in Fault::ALL {
                 let mut strikes = case.strikes.clone();
@@ -81,6 +86,11 @@ fn pairs(singles: &[(Case, Report)]) -> Vec<Case> {
 /// Slowness leaves nothing to recover from.
 fn leaves_work(case: &Case) -> bool {
     case.strikes.iter().any(|strike| strike.fault != Fault::Slow)
+}
+
+/// At one send or write: a pair already.
+fn strikes_twice(case: &Case) -> bool {
+    case.prelude.iter().any(|led| case.strikes.iter().any(|strike| strike.point.name == led.point.name))
 }
 
 struct Outcome {
