@@ -1,0 +1,93 @@
+//! `every`: a fixed span of elapsed time, counted from an anchor. Clocks that are put forward or back do not touch it.
+
+use std::fmt;
+
+use jiff::{Span, SpanRelativeTo};
+use notifyx_model::{Invalid, Timestamp};
+
+/// Between one second and [`Every::MAX_DAYS`] days, to the microsecond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Every {
+    text: String,
+    micros: i64,
+}
+
+const SECOND: i64 = 1_000_000;
+
+impl Every {
+    /// A year, leap years too.
+    pub const MAX_DAYS: i64 = 366;
+
+    /// `15m`, `1h30m`, `7d`, or ISO 8601: `PT15M`. A day is 24 hours, a week 7 days; months and years have no length.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let refuse = |why: String| Err(Invalid::new("every", why));
+        let text = text.trim();
+        if text.len() > 64 {
+            return refuse(format!("has {} bytes, more than 64", text.len()));
+        }
+        let Ok(span) = text.parse::<Span>() else {
+            return refuse(format!("`{text}` is not a duration, such as 15m, 1h30m, 7d or PT15M"));
+        };
+        let Ok(length) = span.to_duration(SpanRelativeTo::days_are_24_hours()) else {
+            return refuse(format!("`{text}` counts months or years, whose lengths differ: use cron, or days"));
+        };
+        let bounds = SECOND..=Self::MAX_DAYS * 24 * 60 * 60 * SECOND;
+        match i64::try_from(length.as_micros()) {
+            Ok(micros) if bounds.contains(&micros) => Ok(Self { text: text.to_owned(), micros }),
+            _ => refuse(format!("`{text}` is not between 1 second and {} days", Self::MAX_DAYS)),
+        }
+    }
+
+    /// The first of `anchor`, `anchor` + 1 span, + 2 spans … that is after `after`.
+    pub fn next_after(&self, anchor: Timestamp, after: Timestamp) -> Timestamp {
+        let elapsed = after.as_micros() - anchor.as_micros();
+        let spans = if elapsed < 0 { 0 } else { elapsed / self.micros + 1 };
+        Timestamp::from_micros(anchor.as_micros().saturating_add(spans.saturating_mul(self.micros)))
+    }
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_and_iso_write_them() {
+        for (text, seconds) in
+            [("15m", 900), ("1h30m", 5_400), ("7d", 604_800), ("1w", 604_800), ("PT15M", 900), ("P1DT1S", 86_401)]
+        {
+            assert_eq!(Every::parse(text).unwrap().micros, seconds * SECOND, "{text}");
+        }
+        assert_eq!(Every::parse("1.5s").unwrap().micros, 1_500_000);
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_its_bound() {
+        for (text, answer) in [
+            ("soon", "every `soon` is not a duration, such as 15m, 1h30m, 7d or PT15M"),
+            ("", "every `` is not a duration, such as 15m, 1h30m, 7d or PT15M"),
+            ("999ms", "every `999ms` is not between 1 second and 366 days"),
+            ("-1h", "every `-1h` is not between 1 second and 366 days"),
+            ("367d", "every `367d` is not between 1 second and 366 days"),
+            ("1mo", "every `1mo` counts months or years, whose lengths differ: use cron, or days"),
+        ] {
+            assert_eq!(Every::parse(text).unwrap_err().to_string(), answer);
+        }
+        assert!(Every::parse(&"1".repeat(1_000)).is_err());
+        assert!(Every::parse("366d").is_ok() && Every::parse("1s").is_ok());
+    }
+
+    #[test]
+    fn times_are_counted_from_the_anchor() {
+        let every = Every::parse("10s").unwrap();
+        let at = |seconds: i64| Timestamp::from_micros(seconds * SECOND);
+        for (after, next) in [(-100, 3), (2, 3), (3, 13), (12, 13), (13, 23)] {
+            assert_eq!(every.next_after(at(3), at(after)), at(next), "after {after}");
+        }
+    }
+}
