@@ -267,6 +267,7 @@ async fn only_what_is_overdue_is_claimed_and_by_one_only(store: Store) {
                     return mine;
                 }
                 mine.extend(page.into_iter().map(|record| record.gid));
+                assert!(mine.len() <= 40, "more than there was to claim");
             }
         });
     }
