@@ -1,0 +1,168 @@
+//! Recurring schedules: each nominal time becomes one event.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use notifyx_model::{EventId, Priority};
+
+use super::{ALL, Fixture, MIGRATIONS, category, id, open};
+use crate::{
+    event::{EventKey, NewEvent, Owner},
+    recurring::{OnMissed, Recurring, State},
+    store::{Occurrences, Page},
+};
+
+notifyx_database::conformance!(open, &MIGRATIONS;
+    it_reads_back_equal_and_an_id_is_one_schedule, they_are_listed_by_id_and_category, a_change_needs_the_state_that_was_read,
+    an_occurrence_is_made_once_whoever_tries, what_is_paused_or_gone_makes_nothing, those_that_are_due_are_found,
+    deleted_it_takes_what_waits_with_it);
+
+impl Fixture {
+    fn recurring(&self, of: &str, text: &str, next_ms: u64) -> Recurring {
+        Recurring {
+            id: id(text),
+            category: category(of),
+            key: Some(EventKey::parse("about").unwrap()),
+            priority: Priority::default(),
+            data: Bytes::from_static(b"[1]"),
+            rule: "every 1s".into(),
+            zone: "Europe/Berlin".into(),
+            on_missed: OnMissed::FireAll,
+            start_at: Some(self.clock.now()),
+            end_at: None,
+            count: Some(3),
+            owner: Some(Owner::parse("user:ann").unwrap()),
+            created_at: self.clock.now(),
+            state: State::Active { next: self.after(next_ms) },
+            last_at: None,
+            made: 0,
+            skipped: 0,
+        }
+    }
+
+    async fn created(&self, of: &str, text: &str, next_ms: u64) -> Recurring {
+        self.store.create_recurring(&self.recurring(of, text, next_ms)).await.unwrap().0
+    }
+
+    async fn recurring_as_it_is(&self, text: &str) -> Recurring {
+        self.store.find_recurring(&id(text)).await.unwrap().unwrap()
+    }
+
+    /// One at the next nominal time, and then a second later.
+    fn occurrence(&self, of: &Recurring, event: &str) -> Occurrences {
+        let next = of.state.next().unwrap();
+        let event =
+            NewEvent { recurring: Some(of.id.clone()), fire_at: next, ..self.event(of.category.as_str(), event, 0) };
+        let then = State::Active { next: next + std::time::Duration::from_secs(1) };
+        Occurrences { id: of.id.clone(), next, events: vec![(next, event)], then, skipped: 2 }
+    }
+}
+
+async fn it_reads_back_equal_and_an_id_is_one_schedule(f: Fixture) {
+    let daily = f.recurring("a", "daily", 10);
+    assert_eq!(f.store.create_recurring(&daily).await.unwrap(), (daily.clone(), false));
+    assert_eq!(f.recurring_as_it_is("daily").await, daily);
+    let other = Recurring { key: None, owner: None, start_at: None, ..f.recurring("b", "daily", 20) };
+    assert_eq!(f.store.create_recurring(&other).await.unwrap(), (daily, true));
+    assert_eq!(f.store.find_recurring(&id("hourly")).await.unwrap(), None);
+}
+
+async fn they_are_listed_by_id_and_category(f: Fixture) {
+    for (of, text) in [("a", "3"), ("b", "1"), ("a", "2")] {
+        f.created(of, text, 10).await;
+    }
+    let list = async |of: Option<&str>, after: Option<&str>, page: Page| {
+        let (of, after) = (of.map(category), after.map(id));
+        let listed = f.store.list_recurring(of.as_ref(), after.as_ref(), page).await.unwrap();
+        listed.iter().map(|recurring| recurring.id.as_str()).collect::<String>()
+    };
+    assert_eq!(list(None, None, ALL).await, "123");
+    assert_eq!(list(Some("a"), None, ALL).await, "23");
+    assert_eq!(list(Some("c"), None, ALL).await, "");
+    assert_eq!(list(None, Some("1"), Page { limit: 1, ..ALL }).await, "2");
+    // Each has three bytes of data.
+    assert_eq!(list(None, None, Page { bytes: 4, ..ALL }).await, "12");
+}
+
+async fn a_change_needs_the_state_that_was_read(f: Fixture) {
+    let daily = f.created("a", "daily", 10).await;
+    let paused = State::Paused { next: f.after(10) };
+    let changed = f.store.change_recurring(&daily.id, daily.state, paused, 4).await.unwrap().unwrap();
+    assert_eq!((changed.state, changed.skipped), (paused, 4));
+    assert_eq!(f.store.change_recurring(&daily.id, daily.state, State::Finished, 0).await.unwrap(), None);
+    assert_eq!(f.recurring_as_it_is("daily").await, changed);
+    let done = f.store.change_recurring(&daily.id, paused, State::Finished, 0).await.unwrap().unwrap();
+    assert_eq!((done.state, done.skipped), (State::Finished, 4));
+    let again = f.store.change_recurring(&daily.id, State::Finished, daily.state, 0).await.unwrap().unwrap();
+    assert_eq!(again.state, daily.state);
+    assert_eq!(f.store.change_recurring(&id("none"), paused, paused, 0).await.unwrap(), None);
+}
+
+async fn an_occurrence_is_made_once_whoever_tries(f: Fixture) {
+    let daily = f.created("a", "daily", 10).await;
+    let f = Arc::new(f);
+    let tries: Vec<_> = (0..6)
+        .map(|caller| {
+            let (f, occurrences) = (f.clone(), f.occurrence(&daily, &format!("by-{caller}")));
+            tokio::spawn(async move { f.store.materialise(&occurrences).await.unwrap() })
+        })
+        .collect();
+    let mut made = Vec::new();
+    for tried in tries {
+        made.extend(tried.await.unwrap());
+    }
+    assert_eq!((made.len(), made[0].duplicate), (1, false));
+    assert_eq!(f.waiting("a").await, [made[0].event.clone()]);
+    let after = f.recurring_as_it_is("daily").await;
+    assert_eq!((after.made, after.skipped, after.last_at), (1, 2, daily.state.next()));
+    // Set back to a time that was made, it makes the next only.
+    f.store.change_recurring(&daily.id, after.state, daily.state, 0).await.unwrap().unwrap();
+    let mut again = f.occurrence(&daily, "again");
+    again.events.push((f.after(1_010), f.event("a", "next", 1_010)));
+    let made = f.store.materialise(&again).await.unwrap();
+    assert_eq!((made.len(), made[0].event.given.id.as_str()), (1, "next"));
+    let after = f.recurring_as_it_is("daily").await;
+    assert_eq!((after.made, after.last_at), (2, Some(f.after(1_010))));
+}
+
+async fn what_is_paused_or_gone_makes_nothing(f: Fixture) {
+    let daily = f.created("a", "daily", 10).await;
+    let occurrences = f.occurrence(&daily, "1");
+    let paused = State::Paused { next: f.after(10) };
+    f.store.change_recurring(&daily.id, daily.state, paused, 0).await.unwrap().unwrap();
+    assert_eq!(f.store.materialise(&occurrences).await.unwrap(), []);
+    f.store.delete_recurring(&daily.id).await.unwrap().unwrap();
+    assert_eq!(f.store.materialise(&occurrences).await.unwrap(), []);
+    assert_eq!((f.rows("scheduled").await, f.rows("occurrence").await), (0, 0));
+}
+
+async fn those_that_are_due_are_found(f: Fixture) {
+    for (text, ms) in [("late", 30), ("soon", 10), ("paused", 5), ("next", 20)] {
+        f.created("a", text, ms).await;
+    }
+    let paused = f.recurring_as_it_is("paused").await;
+    let state = State::Paused { next: f.after(5) };
+    f.store.change_recurring(&paused.id, paused.state, state, 0).await.unwrap().unwrap();
+    let due = async |ms, limit| {
+        let due = f.store.due_recurring(f.after(ms), limit).await.unwrap();
+        due.into_iter().map(|recurring| recurring.id).collect::<Vec<EventId>>()
+    };
+    assert_eq!(due(20, 10).await, [id("soon"), id("next")]);
+    assert_eq!(due(99, 1).await, [id("soon")]);
+    assert_eq!(due(9, 10).await, []);
+}
+
+async fn deleted_it_takes_what_waits_with_it(f: Fixture) {
+    let daily = f.created("a", "daily", 10).await;
+    let first = f.store.materialise(&f.occurrence(&daily, "1")).await.unwrap().remove(0).event;
+    f.fire(&[&first]).await;
+    let now = f.recurring_as_it_is("daily").await;
+    f.store.materialise(&f.occurrence(&now, "2")).await.unwrap();
+    f.schedule(&[f.event("a", "mine", 10)]).await;
+    let now = f.recurring_as_it_is("daily").await;
+    assert_eq!(f.store.delete_recurring(&daily.id).await.unwrap(), Some(now));
+    assert_eq!(super::ids(&f.waiting("a").await), ["mine"]);
+    assert_eq!((f.head("a").await.waiting, f.rows("due").await, f.rows("occurrence").await), (1, 1, 0));
+    assert_eq!(super::ids(&f.log("a").await), ["1"]);
+    assert_eq!(f.store.delete_recurring(&daily.id).await.unwrap(), None);
+}

@@ -1,0 +1,277 @@
+//! The schedule on Postgres.
+
+use async_trait::async_trait;
+use notifyx_model::{Category, EventId, Timestamp};
+use sqlx::PgConnection;
+
+use super::{Postgres, column, known, move_heads};
+use crate::{
+    Error,
+    event::{Event, EventKey, NewEvent, Owner},
+    store::{
+        Change, Due, Head, Kept, Named, Page, Schedule, Slot,
+        keep::{self, Moves, Topics, distinct, fresh, kept},
+        row::{self, DueRow, EventRow, TopicRow, level, signed},
+    },
+};
+
+/// A page of what waits: $1 and $2 the slot before it, $3 events, $4 bytes of data.
+macro_rules! waiting {
+    ($which:literal) => {
+        concat!(
+            r#"SELECT t.name AS category, p.id, p.key, p.priority, p.data, p.created_at, p.fire_at, p.owner, p.recurring_id, p.seq,
+                      NULL::bigint AS "offset", NULL::bigint AS fired_at
+               FROM (SELECT w.*, sum(octet_length(w.data)) OVER (ORDER BY w.fire_at, w.seq) - octet_length(w.data) AS bytes_before
+                     FROM (SELECT d.seq FROM due d WHERE (d.fire_at, d.seq) > ($1, $2)"#,
+            $which,
+            r#" ORDER BY d.fire_at, d.seq LIMIT $3) n
+                     JOIN scheduled w ON w.seq = n.seq) p
+               JOIN topic t ON t.id = p.topic_id
+               WHERE p.bytes_before < $4 ORDER BY p.fire_at, p.seq"#
+        )
+    };
+}
+
+/// What waits without its data: $1 and $2 the slot before it, $3 events. Of the index first, then the names.
+macro_rules! due {
+    ($which:literal) => {
+        concat!(
+            "SELECT t.name AS category, n.fire_at, n.seq, n.priority
+             FROM (SELECT * FROM due d WHERE (d.fire_at, d.seq) > ($1, $2) AND ",
+            $which,
+            " ORDER BY d.fire_at, d.seq LIMIT $3) n
+             JOIN topic t ON t.id = n.topic_id ORDER BY n.fire_at, n.seq"
+        )
+    };
+}
+
+#[async_trait]
+impl Schedule for Postgres {
+    async fn schedule(&self, events: &[NewEvent]) -> Result<Vec<Kept>, Error> {
+        let (mut tx, topics) = self.begin_on(events.iter().map(|event| &event.category)).await?;
+        let kept = put(&mut tx, &topics, events).await?;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
+    async fn cancel(&self, events: &[Named]) -> Result<Vec<Change>, Error> {
+        let names: Vec<&Named> = events.iter().collect();
+        let (mut tx, topics) = self.begin_on(events.iter().map(|named| &named.category)).await?;
+        let changes = keep::cancelled(events.len(), known::named(&mut tx, &topics, &names).await?);
+        let numbers = keep::numbers(&changes);
+        if !numbers.is_empty() {
+            withdraw(&mut tx, &numbers).await?;
+        }
+        tx.commit().await?;
+        Ok(changes)
+    }
+
+    async fn reschedule(&self, orders: &[(Named, Timestamp)]) -> Result<Vec<Change>, Error> {
+        let names: Vec<&Named> = orders.iter().map(|(named, _)| named).collect();
+        let (mut tx, topics) = self.begin_on(orders.iter().map(|(named, _)| &named.category)).await?;
+        let known = known::named(&mut tx, &topics, &names).await?;
+        let numbers = reserve(&mut tx, orders.len()).await?;
+        let (changes, moved) = keep::rescheduled(orders, known, numbers);
+        sqlx::query(
+            "WITH w AS (SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS w (old, new, at)),
+                  moved AS (UPDATE scheduled s SET seq = w.new, fire_at = w.at FROM w WHERE s.seq = w.old
+                            RETURNING s.id, s.topic_id, s.seq, w.old),
+                  ids AS (UPDATE seen s SET seq = m.seq FROM moved m WHERE s.id = m.id AND s.topic_id = m.topic_id)
+             UPDATE due d SET seq = w.new, fire_at = w.at
+             FROM w JOIN scheduled s ON s.seq = w.old
+             WHERE d.topic_id = s.topic_id AND d.fire_at = s.fire_at AND d.seq = w.old",
+        )
+        .bind(moved.iter().map(|moved| moved.old).collect::<Vec<_>>())
+        .bind(moved.iter().map(|moved| moved.new).collect::<Vec<_>>())
+        .bind(moved.iter().map(|moved| moved.at.as_micros()).collect::<Vec<_>>())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(changes)
+    }
+
+    async fn waiting(&self, category: Option<&Category>, after: Option<Slot>, page: Page) -> Result<Vec<Event>, Error> {
+        let sql = match category {
+            None => waiting!(""),
+            Some(_) => waiting!(" AND d.topic_id = (SELECT id FROM topic WHERE name = $5)"),
+        };
+        let (at, seq) = edge(after);
+        let mut query = sqlx::query_as(sql).bind(at).bind(seq).bind(i64::from(page.limit)).bind(i64::from(page.bytes));
+        if let Some(category) = category {
+            query = query.bind(category.as_str());
+        }
+        let rows: Vec<EventRow> = query.fetch_all(&self.pool).await?;
+        row::all(rows)
+    }
+
+    async fn refill(&self, category: &Category, after: Option<Slot>, limit: u32) -> Result<Vec<Due>, Error> {
+        let (at, seq) = edge(after);
+        let rows: Vec<DueRow> = sqlx::query_as(due!("d.topic_id = (SELECT id FROM topic WHERE name = $4)"))
+            .bind(at)
+            .bind(seq)
+            .bind(i64::from(limit))
+            .bind(category.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        row::all(rows)
+    }
+
+    async fn due(&self, until: Timestamp, after: Option<Slot>, limit: u32) -> Result<Vec<Due>, Error> {
+        let (at, seq) = edge(after);
+        let rows: Vec<DueRow> = sqlx::query_as(due!("d.fire_at <= $4"))
+            .bind(at)
+            .bind(seq)
+            .bind(i64::from(limit))
+            .bind(until.as_micros())
+            .fetch_all(&self.pool)
+            .await?;
+        row::all(rows)
+    }
+
+    async fn earliest(&self) -> Result<Option<Timestamp>, Error> {
+        let at: Option<i64> = sqlx::query_scalar("SELECT min(fire_at) FROM due").fetch_one(&self.pool).await?;
+        Ok(at.map(Timestamp::from_micros))
+    }
+
+    async fn backlogs(&self, after: Option<&Category>, limit: u32) -> Result<Vec<Head>, Error> {
+        let sql = format!(
+            "SELECT {} FROM topic t WHERE t.waiting > 0 AND t.name > $1 ORDER BY t.name LIMIT $2",
+            TopicRow::COLUMNS
+        );
+        let rows: Vec<TopicRow> = sqlx::query_as(&sql)
+            .bind(after.map_or("", Category::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        row::all(rows)
+    }
+
+    async fn fire(&self, seqs: &[u64], at: Timestamp) -> Result<Vec<Event>, Error> {
+        let mut tx = self.pool.begin().await?;
+        let events = fire(&mut tx, &distinct(seqs), at).await?;
+        tx.commit().await?;
+        Ok(events)
+    }
+}
+
+/// A page begins behind a slot; there is none before the first.
+fn edge(after: Option<Slot>) -> (i64, i64) {
+    after.map_or((i64::MIN, 0), |slot| (slot.at.as_micros(), signed(slot.seq)))
+}
+
+/// Takes so many numbers, in order. They need not follow each other: others take some at the same time.
+async fn reserve(connection: &mut PgConnection, count: usize) -> Result<Vec<i64>, Error> {
+    let mut numbers: Vec<i64> = sqlx::query_scalar("SELECT nextval('arrival') FROM generate_series(1, $1)")
+        .bind(i64::try_from(count).expect("a batch fits in memory"))
+        .fetch_all(connection)
+        .await?;
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+const PUT: &str = "
+WITH put AS (
+    INSERT INTO scheduled (seq, topic_id, id, priority, created_at, fire_at, key, owner, recurring_id, data)
+    SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
+                         $9::text[], $10::bytea[])
+    RETURNING seq, topic_id, id, priority, fire_at
+), ids AS (
+    INSERT INTO seen (id, topic_id, seq) SELECT id, topic_id, seq FROM put
+    ON CONFLICT (id, topic_id) DO UPDATE SET seq = excluded.seq, \"offset\" = NULL
+)
+INSERT INTO due (topic_id, fire_at, seq, priority) SELECT topic_id, fire_at, seq, priority FROM put";
+
+/// The topics are locked.
+pub(super) async fn put(
+    connection: &mut PgConnection,
+    topics: &Topics,
+    events: &[NewEvent],
+) -> Result<Vec<Kept>, Error> {
+    let known = known::known(connection, topics, events).await?;
+    let fresh = fresh(events, &known);
+    if fresh.is_empty() {
+        return Ok(kept(events, [], &known));
+    }
+    let numbers = reserve(connection, fresh.len()).await?;
+    let new: Vec<&NewEvent> = fresh.iter().map(|i| &events[*i]).collect();
+    let mut moves = Moves::default();
+    let numbered: Vec<i64> = new.iter().map(|event| topics.get(&event.category).id).collect();
+    for topic in &numbered {
+        moves.wait(*topic, 1);
+    }
+    sqlx::query(PUT)
+        .bind(&numbers)
+        .bind(numbered)
+        .bind(column(&new, |event| event.id.as_str()))
+        .bind(column(&new, |event| level(event.priority)))
+        .bind(column(&new, |event| event.created_at.as_micros()))
+        .bind(column(&new, |event| event.fire_at.as_micros()))
+        .bind(column(&new, |event| event.key.as_ref().map(EventKey::as_str)))
+        .bind(column(&new, |event| event.owner.as_ref().map(Owner::as_str)))
+        .bind(column(&new, |event| event.recurring.as_ref().map(EventId::as_str)))
+        .bind(column(&new, |event| event.data.as_ref()))
+        .execute(&mut *connection)
+        .await?;
+    move_heads(connection, &moves).await?;
+    Ok(kept(events, fresh.into_iter().zip(numbers.into_iter().map(keep::waiting)), &known))
+}
+
+/// Locks the topics of what waits under these numbers, in order.
+pub(super) async fn lock(connection: &mut PgConnection, seqs: &[i64]) -> Result<(), Error> {
+    sqlx::query(
+        "SELECT 1 FROM topic WHERE id IN (SELECT topic_id FROM scheduled WHERE seq = ANY($1)) ORDER BY id FOR NO KEY UPDATE",
+    )
+    .bind(seqs)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What is still there, in the order of $1.
+const FIRING: &str = r#"
+SELECT w.topic_id, t.last_offset, t.name AS category, w.id, w.key, w.priority, w.data, w.created_at, w.fire_at, w.owner,
+       w.recurring_id, w.seq, NULL::bigint AS "offset", NULL::bigint AS fired_at
+FROM UNNEST($1::bigint[]) WITH ORDINALITY AS j (seq, n) JOIN scheduled w ON w.seq = j.seq JOIN topic t ON t.id = w.topic_id
+ORDER BY j.n"#;
+
+/// From here on bodies stay in the database. $1 numbers, $2 their offsets, $3 the time.
+const TO_LOG: &str = r#"
+WITH fired AS (SELECT * FROM UNNEST($1::bigint[], $2::bigint[]) AS j (seq, "offset")), gone AS (
+    DELETE FROM scheduled w USING fired j WHERE w.seq = j.seq RETURNING j."offset", w.*
+), passed AS (
+    DELETE FROM due d USING gone g WHERE d.topic_id = g.topic_id AND d.fire_at = g.fire_at AND d.seq = g.seq
+), ids AS (
+    UPDATE seen s SET seq = NULL, "offset" = g."offset" FROM gone g WHERE s.id = g.id AND s.topic_id = g.topic_id
+)
+INSERT INTO event (topic_id, "offset", id, priority, created_at, fire_at, fired_at, key, owner, recurring_id, data)
+SELECT topic_id, "offset", id, priority, created_at, fire_at, $3, key, owner, recurring_id, data FROM gone"#;
+
+async fn fire(connection: &mut PgConnection, seqs: &[i64], at: Timestamp) -> Result<Vec<Event>, Error> {
+    lock(connection, seqs).await?;
+    let rows = sqlx::query_as(FIRING).bind(seqs).fetch_all(&mut *connection).await?;
+    let mut moves = Moves::default();
+    let (fired, events) = row::fire(rows, at, &mut moves)?;
+    if events.is_empty() {
+        return Ok(events);
+    }
+    let (seqs, offsets): (Vec<i64>, Vec<i64>) = fired.into_iter().unzip();
+    sqlx::query(TO_LOG).bind(seqs).bind(offsets).bind(at.as_micros()).execute(&mut *connection).await?;
+    move_heads(connection, &moves).await?;
+    Ok(events)
+}
+
+/// Takes what waits under these numbers out of the schedule. Their ids are free. The topics are locked.
+pub(super) async fn withdraw(connection: &mut PgConnection, seqs: &[i64]) -> Result<(), Error> {
+    sqlx::query(
+        "WITH gone AS (DELETE FROM scheduled WHERE seq = ANY($1) RETURNING topic_id, fire_at, seq, id),
+              ids AS (DELETE FROM seen s USING gone g WHERE s.id = g.id AND s.topic_id = g.topic_id),
+              passed AS (DELETE FROM due d USING gone g
+                         WHERE d.topic_id = g.topic_id AND d.fire_at = g.fire_at AND d.seq = g.seq)
+         UPDATE topic t SET waiting = t.waiting - g.count
+         FROM (SELECT topic_id, count(*) AS count FROM gone GROUP BY topic_id) g WHERE t.id = g.topic_id",
+    )
+    .bind(seqs)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

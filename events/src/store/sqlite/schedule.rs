@@ -1,0 +1,271 @@
+//! The schedule on SQLite.
+
+use async_trait::async_trait;
+use notifyx_model::{Category, Timestamp};
+use sqlx::SqliteConnection;
+
+use super::{Sqlite, find_topics, insert, known, list, log, move_heads, topics};
+use crate::{
+    Error,
+    event::{Event, NewEvent},
+    store::{
+        Change, Due, Head, Kept, Named, Page, Schedule, Slot,
+        keep::{self, Moves, categories, distinct, fresh, kept},
+        row::{self, DueRow, EventRow, TopicRow, level, signed},
+    },
+};
+
+/// A page of what waits: ?1 and ?2 the slot before it, ?3 events, ?4 bytes of data.
+macro_rules! waiting {
+    ($which:literal) => {
+        concat!(
+            r#"SELECT t.name AS category, w.id, w.key, w.priority, w.data, w.created_at, w.fire_at, w.owner, w.recurring_id, w.seq,
+                      NULL AS "offset", NULL AS fired_at
+               FROM (SELECT topic_id, fire_at, seq,
+                            sum(bytes) OVER (ORDER BY fire_at, seq ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
+                     FROM (SELECT d.topic_id, d.fire_at, d.seq, length(s.data) AS bytes
+                           FROM due d CROSS JOIN scheduled s ON s.seq = d.seq
+                           WHERE (d.fire_at, d.seq) > (?1, ?2)"#,
+            $which,
+            r#" ORDER BY d.fire_at, d.seq LIMIT ?3)) p
+               CROSS JOIN scheduled w ON w.seq = p.seq CROSS JOIN topic t ON t.id = w.topic_id
+               WHERE p.bytes_before < ?4 ORDER BY p.fire_at, p.seq"#
+        )
+    };
+}
+
+/// What waits without its data: ?1 and ?2 the slot before it, ?3 events.
+macro_rules! due {
+    ($which:literal) => {
+        concat!(
+            "SELECT t.name AS category, d.fire_at, d.seq, d.priority FROM due d CROSS JOIN topic t ON t.id = d.topic_id
+             WHERE (d.fire_at, d.seq) > (?1, ?2) AND ",
+            $which,
+            " ORDER BY d.fire_at, d.seq LIMIT ?3"
+        )
+    };
+}
+
+#[async_trait]
+impl Schedule for Sqlite {
+    async fn schedule(&self, events: &[NewEvent]) -> Result<Vec<Kept>, Error> {
+        let mut tx = self.begin().await?;
+        let kept = put(&mut tx, events).await?;
+        tx.commit().await?;
+        Ok(kept)
+    }
+
+    async fn cancel(&self, events: &[Named]) -> Result<Vec<Change>, Error> {
+        let mut tx = self.begin().await?;
+        let names: Vec<&Named> = events.iter().collect();
+        let topics = find_topics(&mut tx, &categories(names.iter().map(|named| &named.category))).await?;
+        let changes = keep::cancelled(events.len(), known::named(&mut tx, &topics, &names).await?);
+        let numbers = keep::numbers(&changes);
+        if !numbers.is_empty() {
+            withdraw(&mut tx, &list(numbers)).await?;
+        }
+        tx.commit().await?;
+        Ok(changes)
+    }
+
+    async fn reschedule(&self, orders: &[(Named, Timestamp)]) -> Result<Vec<Change>, Error> {
+        let mut tx = self.begin().await?;
+        let names: Vec<&Named> = orders.iter().map(|(named, _)| named).collect();
+        let topics = find_topics(&mut tx, &categories(names.iter().map(|named| &named.category))).await?;
+        let known = known::named(&mut tx, &topics, &names).await?;
+        let first = reserve(&mut tx, orders.len()).await?;
+        let (changes, moved) = keep::rescheduled(orders, known, first..);
+        let moved = list(moved.iter().map(|moved| (moved.old, moved.new, moved.at.as_micros())));
+        for sql in [
+            FORGET_DUE,
+            "UPDATE scheduled SET seq = j.value ->> 1, fire_at = j.value ->> 2
+             FROM json_each(?1) j WHERE scheduled.seq = j.value ->> 0",
+            "INSERT INTO seen (id, topic_id, seq)
+             SELECT w.id, w.topic_id, w.seq FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 1 WHERE true
+             ON CONFLICT DO UPDATE SET seq = excluded.seq",
+            "INSERT INTO due (topic_id, fire_at, seq, priority)
+             SELECT w.topic_id, w.fire_at, w.seq, w.priority
+             FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 1",
+        ] {
+            sqlx::query(sql).bind(&moved).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(changes)
+    }
+
+    async fn waiting(&self, category: Option<&Category>, after: Option<Slot>, page: Page) -> Result<Vec<Event>, Error> {
+        let sql = match category {
+            None => waiting!(""),
+            Some(_) => waiting!(" AND d.topic_id = (SELECT id FROM topic WHERE name = ?5)"),
+        };
+        let (at, seq) = edge(after);
+        let mut query = sqlx::query_as(sql).bind(at).bind(seq).bind(i64::from(page.limit)).bind(i64::from(page.bytes));
+        if let Some(category) = category {
+            query = query.bind(category.as_str());
+        }
+        let rows: Vec<EventRow> = query.fetch_all(self.read()).await?;
+        row::all(rows)
+    }
+
+    async fn refill(&self, category: &Category, after: Option<Slot>, limit: u32) -> Result<Vec<Due>, Error> {
+        let (at, seq) = edge(after);
+        let rows: Vec<DueRow> = sqlx::query_as(due!("d.topic_id = (SELECT id FROM topic WHERE name = ?4)"))
+            .bind(at)
+            .bind(seq)
+            .bind(i64::from(limit))
+            .bind(category.as_str())
+            .fetch_all(self.read())
+            .await?;
+        row::all(rows)
+    }
+
+    async fn due(&self, until: Timestamp, after: Option<Slot>, limit: u32) -> Result<Vec<Due>, Error> {
+        let (at, seq) = edge(after);
+        let rows: Vec<DueRow> = sqlx::query_as(due!("d.fire_at <= ?4"))
+            .bind(at)
+            .bind(seq)
+            .bind(i64::from(limit))
+            .bind(until.as_micros())
+            .fetch_all(self.read())
+            .await?;
+        row::all(rows)
+    }
+
+    async fn earliest(&self) -> Result<Option<Timestamp>, Error> {
+        let at: Option<i64> = sqlx::query_scalar("SELECT min(fire_at) FROM due").fetch_one(self.read()).await?;
+        Ok(at.map(Timestamp::from_micros))
+    }
+
+    async fn backlogs(&self, after: Option<&Category>, limit: u32) -> Result<Vec<Head>, Error> {
+        let sql = format!(
+            "SELECT {} FROM topic t WHERE t.waiting > 0 AND t.name > ?1 ORDER BY t.name LIMIT ?2",
+            TopicRow::COLUMNS
+        );
+        let rows: Vec<TopicRow> = sqlx::query_as(&sql)
+            .bind(after.map_or("", Category::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(self.read())
+            .await?;
+        row::all(rows)
+    }
+
+    async fn fire(&self, seqs: &[u64], at: Timestamp) -> Result<Vec<Event>, Error> {
+        let mut tx = self.begin().await?;
+        let events = fire(&mut tx, &list(distinct(seqs)), at).await?;
+        tx.commit().await?;
+        Ok(events)
+    }
+}
+
+/// A page begins behind a slot; there is none before the first.
+fn edge(after: Option<Slot>) -> (i64, i64) {
+    after.map_or((i64::MIN, 0), |slot| (slot.at.as_micros(), signed(slot.seq)))
+}
+
+/// Takes so many numbers; the first of them.
+async fn reserve(connection: &mut SqliteConnection, count: usize) -> Result<i64, Error> {
+    let count = i64::try_from(count).expect("a batch fits in memory");
+    let last: i64 = sqlx::query_scalar("UPDATE sequence SET last = last + ?1 RETURNING last")
+        .bind(count)
+        .fetch_one(connection)
+        .await?;
+    Ok(last - count + 1)
+}
+
+/// Bodies are bound once; the narrow tables are filled from them.
+pub(super) async fn put(connection: &mut SqliteConnection, events: &[NewEvent]) -> Result<Vec<Kept>, Error> {
+    let topics = topics(connection, &categories(events.iter().map(|event| &event.category))).await?;
+    let known = known::known(connection, &topics, events).await?;
+    let fresh = fresh(events, &known);
+    if fresh.is_empty() {
+        return Ok(kept(events, [], &known));
+    }
+    let first = reserve(connection, fresh.len()).await?;
+    let mut moves = Moves::default();
+    let mut rows = Vec::with_capacity(fresh.len());
+    for (i, seq) in fresh.into_iter().zip(first..) {
+        let topic = topics.get(&events[i].category).id;
+        moves.wait(topic, 1);
+        rows.push((i, seq, topic));
+    }
+    let columns = "seq, topic_id, id, priority, created_at, fire_at, key, owner, recurring_id, data";
+    insert(connection, "scheduled", columns, &rows, |query, (i, seq, topic)| {
+        let event = &events[*i];
+        query
+            .bind(seq)
+            .bind(topic)
+            .bind(event.id.as_str().to_owned())
+            .bind(level(event.priority))
+            .bind(event.created_at.as_micros())
+            .bind(event.fire_at.as_micros())
+            .bind(event.key.as_ref().map(|key| key.as_str().to_owned()))
+            .bind(event.owner.as_ref().map(|owner| owner.as_str().to_owned()))
+            .bind(event.recurring.as_ref().map(|id| id.as_str().to_owned()))
+            .bind(event.data.to_vec())
+    })
+    .await?;
+    for sql in [
+        "INSERT INTO seen (id, topic_id, seq) SELECT id, topic_id, seq FROM scheduled WHERE seq >= ?1",
+        "INSERT INTO due (topic_id, fire_at, seq, priority)
+         SELECT topic_id, fire_at, seq, priority FROM scheduled WHERE seq >= ?1",
+    ] {
+        sqlx::query(sql).bind(first).execute(&mut *connection).await?;
+    }
+    move_heads(connection, &moves).await?;
+    Ok(kept(events, rows.iter().map(|(i, seq, _)| (*i, keep::waiting(*seq))), &known))
+}
+
+/// ?1: waiting events, each a list that begins with its number; or numbers.
+const FORGET_DUE: &str = "
+DELETE FROM due WHERE (topic_id, fire_at, seq) IN (
+    SELECT w.topic_id, w.fire_at, w.seq FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 0)";
+
+/// ?1: numbers.
+const FIRING: &str = r#"
+SELECT w.topic_id, t.last_offset, t.name AS category, w.id, w.key, w.priority, w.data, w.created_at, w.fire_at, w.owner,
+       w.recurring_id, w.seq, NULL AS "offset", NULL AS fired_at
+FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value CROSS JOIN topic t ON t.id = w.topic_id
+ORDER BY j.key"#;
+
+/// From here on bodies stay in the database. ?1: numbers with their offsets, ?2 the time.
+const TO_LOG: &str = r#"
+INSERT INTO event (topic_id, "offset", id, priority, created_at, fire_at, fired_at, key, owner, recurring_id, data)
+SELECT w.topic_id, j.value ->> 1, w.id, w.priority, w.created_at, w.fire_at, ?2, w.key, w.owner, w.recurring_id, w.data
+FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 0
+ORDER BY j.key"#;
+
+async fn fire(connection: &mut SqliteConnection, seqs: &str, at: Timestamp) -> Result<Vec<Event>, Error> {
+    let rows = sqlx::query_as(FIRING).bind(seqs).fetch_all(&mut *connection).await?;
+    let mut moves = Moves::default();
+    let (fired, events) = row::fire(rows, at, &mut moves)?;
+    if events.is_empty() {
+        return Ok(events);
+    }
+    let count = fired.len();
+    let fired = list(fired);
+    let written = sqlx::query(TO_LOG).bind(&fired).bind(at.as_micros()).execute(&mut *connection).await?;
+    log::place_ids(connection, written.last_insert_rowid(), count).await?;
+    for sql in [FORGET_DUE, "DELETE FROM scheduled WHERE seq IN (SELECT value ->> 0 FROM json_each(?1))"] {
+        sqlx::query(sql).bind(&fired).execute(&mut *connection).await?;
+    }
+    move_heads(connection, &moves).await?;
+    Ok(events)
+}
+
+/// Takes what waits under these numbers out of the schedule; a JSON list. Their ids are free.
+pub(super) async fn withdraw(connection: &mut SqliteConnection, seqs: &str) -> Result<(), Error> {
+    for sql in [
+        "UPDATE topic SET waiting = waiting - g.count FROM (
+             SELECT w.topic_id, count(*) AS count FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value
+             GROUP BY w.topic_id) g
+         WHERE topic.id = g.topic_id",
+        "DELETE FROM seen WHERE (id, topic_id) IN (
+             SELECT w.id, w.topic_id FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value)",
+        "DELETE FROM due WHERE (topic_id, fire_at, seq) IN (
+             SELECT w.topic_id, w.fire_at, w.seq FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value)",
+        "DELETE FROM scheduled WHERE seq IN (SELECT value FROM json_each(?1))",
+    ] {
+        sqlx::query(sql).bind(seqs).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
