@@ -15,7 +15,7 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// A service that finds no database, because that was struck at the same time, ends and says so. Whoever runs services
 /// starts them again.
-const STARTS_MAX: usize = 60;
+const STARTS_MAX: usize = 240;
 const START_AGAIN: Duration = Duration::from_millis(250);
 
 /// Earlier lives whose last words are kept for a failed run.

@@ -174,7 +174,7 @@ async fn open_postgres(
     migrator: &Migrator,
 ) -> Result<PgPool, OpenError> {
     let connected = |source| OpenError::Connect { url: url.to_string(), source };
-    if !sqlx::Postgres::database_exists(server.as_str()).await.map_err(connected)? {
+    if !exists(url, server).await.map_err(connected)? {
         // Another instance may have been quicker; the connection below tells.
         let _ = sqlx::Postgres::create_database(server.as_str()).await;
     }
@@ -197,11 +197,41 @@ async fn open_postgres(
     Ok(pool)
 }
 
+/// Whether the database is there. A server that recovers from a crash says so, and is waited for.
+async fn exists(url: &DatabaseUrl, server: &url::Url) -> Result<bool, sqlx::Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match sqlx::Postgres::database_exists(server.as_str()).await {
+            Err(error) if is_starting(&error) && waited < STARTING_WAIT => {
+                if waited.is_zero() {
+                    tracing::warn!("{url} is starting up: waiting for it, at most {STARTING_WAIT:?}");
+                }
+                tokio::time::sleep(STARTING_AGAIN).await;
+                waited += STARTING_AGAIN;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Longer than most servers recover; what takes longer is for whoever starts us again.
+const STARTING_WAIT: Duration = Duration::from_secs(30);
+const STARTING_AGAIN: Duration = Duration::from_millis(250);
+
+/// `cannot_connect_now`: there is a server, and it is starting up or shutting down.
+fn is_starting(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57P03")
+}
+
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
 
     use sqlx::migrate::{Migration, MigrationType};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
     use crate::testing;
@@ -255,6 +285,34 @@ mod tests {
             }
         }
         sqlite.begin().await.unwrap().rollback().await.unwrap();
+    }
+
+    /// Answers the first words of each client with this SQLSTATE.
+    async fn refuse(listener: &TcpListener, code: &str) {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let length = client.read_u32().await.unwrap();
+        client.read_exact(&mut vec![0; length as usize - 4]).await.unwrap();
+        let fields = format!("SFATAL\0VFATAL\0C{code}\0Mthe database system says no\0\0");
+        client.write_u8(b'E').await.unwrap();
+        client.write_u32(u32::try_from(fields.len()).unwrap() + 4).await.unwrap();
+        client.write_all(fields.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_starting_is_waited_for_and_no_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let url = DatabaseUrl::parse(&format!("postgres://u@{at}/d?sslmode=disable")).unwrap();
+        let none = none();
+        let opening = Database::open(&url, Options::default(), &none);
+        let serving = async {
+            for code in ["57P03", "57P03", "28P01"] {
+                refuse(&listener, code).await;
+            }
+        };
+        let (opened, ()) = tokio::join!(opening, serving);
+        let OpenError::Connect { source, .. } = opened.unwrap_err() else { panic!("it cannot be opened") };
+        assert_eq!(source.as_database_error().unwrap().code().unwrap(), "28P01");
     }
 
     #[tokio::test]
