@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use notifyx_batch::Rejected;
-use notifyx_model::{Fault, Kind};
+use notifyx_model::{Category, EventId, Fault, Invalid, Kind};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,6 +14,24 @@ pub enum Error {
     /// What failed, failed for all that shared its transaction.
     #[error(transparent)]
     Shared(Arc<Error>),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("event `{0}` not found")]
+    EventNotFound(EventId),
+    #[error("event `{id}` has fired: it is in the log of category `{category}` at offset {offset}")]
+    EventFired { id: EventId, category: Category, offset: u64 },
+    #[error("event id `{0}` is used in more than one category: name the category")]
+    IdAmbiguous(EventId),
+    #[error("recurring schedule `{0}` not found")]
+    ScheduleNotFound(EventId),
+    #[error("recurring schedule `{0}` has finished: nothing comes any more")]
+    ScheduleFinished(EventId),
+    #[error("recurring schedule `{0}` exists with another rule: take another id, or delete it first")]
+    ScheduleMismatch(EventId),
+    #[error("recurring schedule `{0}` was changed by others meanwhile: try again")]
+    ScheduleBusy(EventId),
+    #[error("the store did not answer in time")]
+    Silent,
     /// The store holds what this binary never wrote.
     #[error("a stored {what} is not valid: {why}")]
     Stored { what: &'static str, why: String },
@@ -32,6 +50,12 @@ impl Fault for Error {
             Self::Database(error) => error.kind(),
             Self::Queue(rejected) => rejected.kind(),
             Self::Shared(error) => error.kind(),
+            Self::Invalid(_) => Kind::Invalid,
+            Self::EventNotFound(_) | Self::ScheduleNotFound(_) => Kind::NotFound,
+            Self::EventFired { .. } | Self::IdAmbiguous(_) | Self::ScheduleFinished(_) => Kind::Conflict,
+            Self::ScheduleMismatch(_) => Kind::Mismatch,
+            Self::ScheduleBusy(_) => Kind::Unavailable,
+            Self::Silent => Kind::Timeout,
             Self::Stored { .. } => Kind::Internal,
         }
     }
@@ -41,6 +65,15 @@ impl Fault for Error {
             Self::Database(error) => error.code(),
             Self::Queue(rejected) => rejected.code(),
             Self::Shared(error) => error.code(),
+            Self::Invalid(_) => "schedule_invalid",
+            Self::EventNotFound(_) => "event_not_found",
+            Self::EventFired { .. } => "event_fired",
+            Self::IdAmbiguous(_) => "id_ambiguous",
+            Self::ScheduleNotFound(_) => "schedule_not_found",
+            Self::ScheduleFinished(_) => "schedule_finished",
+            Self::ScheduleMismatch(_) => "schedule_mismatch",
+            Self::ScheduleBusy(_) => "schedule_busy",
+            Self::Silent => "store_silent",
             Self::Stored { .. } => "store_broken",
         }
     }

@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use notifyx_model::{Category, EventId, Invalid, Priority, Timestamp};
 
+use crate::store::Slot;
+
 /// What an event is about: 1 to [`EventKey::MAX_BYTES`] bytes without control characters; only carried.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EventKey(Arc<str>);
@@ -97,6 +99,14 @@ impl Event {
         match self.place {
             Place::Waiting { .. } => None,
             Place::Fired { offset, .. } => Some(offset),
+        }
+    }
+
+    /// `None`: it has fired.
+    pub fn slot(&self) -> Option<Slot> {
+        match self.place {
+            Place::Waiting { seq } => Some(Slot { at: self.given.fire_at, seq }),
+            Place::Fired { .. } => None,
         }
     }
 }

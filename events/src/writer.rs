@@ -13,6 +13,8 @@ use tracing::warn;
 use crate::{
     Error,
     event::NewEvent,
+    feed::Feed,
+    plan::Plan,
     store::{Kept, Store},
 };
 
@@ -56,9 +58,29 @@ enum Act {
     Append,
 }
 
+/// Who is told of what was committed, in the order of commits.
+#[derive(Clone)]
+struct Told {
+    plan: Arc<Plan>,
+    feed: Feed,
+}
+
+impl Told {
+    fn of(&self, act: Act, kept: &[Kept]) {
+        match act {
+            Act::Schedule => self.plan.scheduled(kept),
+            Act::Append => {
+                let new = kept.iter().filter(|kept| !kept.duplicate);
+                self.feed.publish(new.map(|kept| kept.event.clone()).collect());
+            }
+        }
+    }
+}
+
 impl Writer {
-    /// Starts on the current runtime.
-    pub fn start(store: &Arc<dyn Store>, clock: &Clock) -> Self {
+    /// Starts on the current runtime. What is committed is told: to the plan what waits, to the feed what is in the log.
+    pub fn start(store: &Arc<dyn Store>, clock: &Clock, plan: &Arc<Plan>, feed: &Feed) -> Self {
+        let told = Told { plan: plan.clone(), feed: feed.clone() };
         let batcher = |name, act| {
             let options = Options {
                 name,
@@ -68,13 +90,13 @@ impl Writer {
                 // One after the other: events arrive in the order in which they were given.
                 in_flight: 1,
             };
-            let (store, clock) = (store.clone(), clock.clone());
+            let (store, clock, told) = (store.clone(), clock.clone(), told.clone());
             Batcher::start(
                 options,
                 |events: &Vec<NewEvent>| weight(events),
                 move |pieces: Vec<Vec<NewEvent>>| {
-                    let (store, clock) = (store.clone(), clock.clone());
-                    async move { write_pieces(&*store, &clock, act, pieces).await }
+                    let (store, clock, told) = (store.clone(), clock.clone(), told.clone());
+                    async move { write_pieces(&*store, &clock, &told, act, pieces).await }
                 },
             )
         };
@@ -141,15 +163,21 @@ async fn submit(batcher: &Batcher<Vec<NewEvent>, Written>, events: Vec<NewEvent>
     stream::iter(submitted).buffered(PIECES).concat().await
 }
 
-async fn write_pieces(store: &dyn Store, clock: &Clock, act: Act, pieces: Vec<Vec<NewEvent>>) -> Vec<Written> {
+async fn write_pieces(
+    store: &dyn Store,
+    clock: &Clock,
+    told: &Told,
+    act: Act,
+    pieces: Vec<Vec<NewEvent>>,
+) -> Vec<Written> {
     let counts: Vec<usize> = pieces.iter().map(Vec::len).collect();
     let events: Vec<NewEvent> = pieces.into_iter().flatten().collect();
-    let mut results = write(store, clock, act, &events).await.into_iter();
+    let mut results = write(store, clock, told, act, &events).await.into_iter();
     counts.into_iter().map(|count| results.by_ref().take(count).collect()).collect()
 }
 
 /// One transaction. If it fails because of what is in it, it is halved until what fails stands alone.
-async fn write(store: &dyn Store, clock: &Clock, act: Act, events: &[NewEvent]) -> Written {
+async fn write(store: &dyn Store, clock: &Clock, told: &Told, act: Act, events: &[NewEvent]) -> Written {
     let mut written = Vec::with_capacity(events.len());
     // What is still to be written, the next of it last.
     let mut rest = vec![events];
@@ -159,7 +187,10 @@ async fn write(store: &dyn Store, clock: &Clock, act: Act, events: &[NewEvent]) 
             Act::Append => store.append(some, clock.now()).await,
         };
         match outcome {
-            Ok(kept) => written.extend(kept.into_iter().map(Ok)),
+            Ok(kept) => {
+                told.of(act, &kept);
+                written.extend(kept.into_iter().map(Ok));
+            }
             Err(error) if error.kind() == Kind::Internal && some.len() > 1 => {
                 warn!("{} events cannot be written together ({error}): trying them in halves", some.len());
                 let (first, second) = some.split_at(some.len() / 2);
@@ -180,6 +211,7 @@ mod tests {
     use super::*;
     use crate::{
         event::Place,
+        queue::Bounds,
         store::{self, MIGRATIONS},
     };
 
@@ -209,7 +241,8 @@ mod tests {
     async fn writer() -> (testing::TestDatabase, Writer) {
         let kept = testing::sqlite(&MIGRATIONS).await;
         let clock = ManualClock::new().clock();
-        let writer = Writer::start(&store::open(&kept.database, &clock), &clock);
+        let (plan, feed) = (Arc::new(Plan::new(Bounds::default())), Feed::new(0));
+        let writer = Writer::start(&store::open(&kept.database, &clock), &clock, &plan, &feed);
         (kept, writer)
     }
 

@@ -12,6 +12,9 @@ use bytes::Bytes;
 use notifyx_database::testing;
 use notifyx_events::{
     event::{NewEvent, Place},
+    feed::Feed,
+    plan::Plan,
+    queue::Bounds,
     store::{self, MIGRATIONS, Slot, Store},
     writer::Writer,
 };
@@ -72,7 +75,8 @@ async fn fire(store: &Arc<dyn Store>, until: Timestamp, step: u32) -> (usize, f6
 async fn pace(kept: testing::TestDatabase) {
     let clock = Clock::system();
     let store = store::open(&kept.database, &clock);
-    let writer = Writer::start(&store, &clock);
+    let (plan, feed) = (Arc::new(Plan::new(Bounds::default())), Feed::new(0));
+    let writer = Writer::start(&store, &clock, &plan, &feed);
     let waiting: usize = std::env::var("NOTIFYX_PACE_WAITING").map_or(1_000_000, |text| text.parse().unwrap());
     let (now, hour) = (clock.now(), 3_600_000_000_usize);
     // Far events, all over a day: the worst order for an index.

@@ -134,6 +134,11 @@ impl Agenda {
         Some(Refill { category, page })
     }
 
+    /// Whether a page is to be read.
+    pub fn is_hungry(&self) -> bool {
+        !self.hungry.is_empty()
+    }
+
     /// What was read for a window.
     pub fn refilled(&mut self, refill: &Refill, read: &[Due]) {
         let read = read.iter().map(|due| (due.slot.into(), due.priority));

@@ -1,0 +1,83 @@
+//! Firing: what is due, by priority, then time, then arrival, a transaction per batch.
+//!
+//! A batch is what has become due while the one before it was written. What could not be fired goes back and is tried again.
+
+use notifyx_chassis::reply;
+use notifyx_model::{Fault, Kind};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{Again, Driver, LOOK, answer, rest};
+use crate::{Error, feed::weight, store::Due};
+
+/// Events of one transaction: 10 to 20 ms of writing, which is what the next one waits for.
+const BATCH_MAX: usize = 500;
+
+/// Of the first batch, whatever the events weigh: 4 MiB at most.
+const BATCH_MIN: usize = 16;
+
+/// What a batch may weigh before the next one is smaller: the events are in memory on their way to the watchers.
+const BATCH_BYTES: usize = 4 << 20;
+
+impl Driver {
+    pub(super) async fn fire(&self, over: &CancellationToken) {
+        let (mut again, mut limit) = (Again::default(), BATCH_MIN);
+        while !over.is_cancelled() {
+            let now = self.clock.now();
+            let due = self.plan.due(now, limit);
+            if due.is_empty() {
+                // No longer than until the next look: the clock may be put forward.
+                let wait = self.plan.earliest().map_or(LOOK, |at| at.since(now).min(LOOK));
+                rest(wait, &self.plan.calls.nearer, over).await;
+                continue;
+            }
+            match self.fire_batch(&due).await {
+                Ok(bytes) if bytes > BATCH_BYTES => limit = (limit / 2).max(BATCH_MIN),
+                Ok(_) => (limit, again) = ((limit * 2).min(BATCH_MAX), Again::default()),
+                Err(error) => {
+                    warn!(error = %reply::chain(&error), "{} due events wait for the store: {error}", due.len());
+                    again.rest(over).await;
+                }
+            }
+        }
+    }
+
+    /// What the fired weigh. If the batch fails because of what is in it, it is halved until what fails stands alone.
+    async fn fire_batch(&self, due: &[Due]) -> Result<usize, Error> {
+        let mut bytes = 0;
+        // What is still to be fired, the next of it last.
+        let mut rest = vec![due];
+        while let Some(some) = rest.pop() {
+            match self.fire_together(some).await {
+                Ok(fired) => bytes += fired,
+                Err(error) if error.kind() == Kind::Internal && some.len() > 1 => {
+                    warn!("{} events cannot be fired together ({error}): trying them in halves", some.len());
+                    let (first, second) = some.split_at(some.len() / 2);
+                    rest.extend([second, first]);
+                }
+                Err(error) if error.kind() == Kind::Internal => {
+                    // It is in the store still: the next look finds it, and it is tried again.
+                    let Due { category, slot, .. } = &some[0];
+                    let error = reply::chain(&error);
+                    error!(seq = slot.seq, %error, "an event of category `{category}` is due and cannot be fired");
+                }
+                Err(error) => {
+                    for some in rest.into_iter().chain([some]) {
+                        self.plan.found(some);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn fire_together(&self, due: &[Due]) -> Result<usize, Error> {
+        let seqs: Vec<u64> = due.iter().map(|due| due.slot.seq).collect();
+        let events = answer(self.store.fire(&seqs, self.clock.now())).await?;
+        self.plan.fired(&events, self.clock.now());
+        let bytes = weight(&events);
+        self.feed.publish(events);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,184 @@
+//! The agenda of whoever drives the schedule, shared with those who change it.
+//!
+//! What was committed to the schedule is told here, after it was. Where another instance drives, nothing is kept: that one finds it
+//! in the store. Holds a lock for microseconds, and never while anything is awaited.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use notifyx_model::{Category, Timestamp};
+use tokio::sync::Notify;
+
+use crate::{
+    event::Event,
+    queue::{Agenda, Bounds, Figures, Lateness, Punctuality, Refill},
+    store::{Due, Kept, Slot},
+};
+
+#[derive(Debug)]
+pub struct Plan {
+    bounds: Bounds,
+    state: Mutex<State>,
+    pub(crate) calls: Calls,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None`: another instance drives.
+    agenda: Option<Agenda>,
+    punctuality: Punctuality,
+}
+
+/// What the driver's loops are woken by, one each.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    /// An earlier deadline than all before.
+    pub(crate) nearer: Notify,
+    /// A window wants a page.
+    pub(crate) hungry: Notify,
+    /// The store may hold what nobody told.
+    pub(crate) look: Notify,
+    /// A recurring schedule is new, or goes on.
+    pub(crate) recurring: Notify,
+    /// Whose the lease is may have changed.
+    pub(crate) lease: Notify,
+}
+
+impl Plan {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, state: Mutex::default(), calls: Calls::default() }
+    }
+
+    /// Have everything looked at now rather than within a second: the clock was moved.
+    pub fn look(&self) {
+        let Calls { nearer, hungry, look, recurring, lease } = &self.calls;
+        for call in [nearer, hungry, look, recurring, lease] {
+            call.notify_one();
+        }
+    }
+
+    /// Whether this instance drives the schedule.
+    pub fn drives(&self) -> bool {
+        self.state().agenda.is_some()
+    }
+
+    /// `None`: nothing waits there, or another instance drives.
+    pub fn figures(&self, category: &Category) -> Option<Figures> {
+        self.state().agenda.as_ref()?.figures(category)
+    }
+
+    /// `None`: none fired of late.
+    pub fn lateness(&self, category: &Category) -> Option<Lateness> {
+        self.state().punctuality.of(category).cloned()
+    }
+
+    /// Events that a window of one category holds at most.
+    pub fn capacity(&self) -> usize {
+        self.bounds.window
+    }
+
+    /// These were given to the schedule.
+    pub(crate) fn scheduled(&self, kept: &[Kept]) {
+        self.change(|agenda| {
+            for due in kept.iter().filter(|kept| !kept.duplicate).filter_map(|kept| due(&kept.event)) {
+                agenda.insert(&due);
+            }
+        });
+    }
+
+    /// This one was taken out of it.
+    pub(crate) fn cancelled(&self, event: &Event) {
+        if let Some(due) = due(event) {
+            self.change(|agenda| agenda.remove(&due.category, due.slot));
+        }
+    }
+
+    /// These wait, as the store says: those which are not here are taken in.
+    pub(crate) fn found(&self, waiting: &[Due]) {
+        self.change(|agenda| {
+            for due in waiting {
+                agenda.insert(due);
+            }
+        });
+    }
+
+    /// In these categories more waits from a slot on.
+    pub(crate) fn open<'a>(&self, categories: impl Iterator<Item = &'a Category>, from: Option<Slot>) {
+        self.change(|agenda| {
+            for category in categories {
+                agenda.open(category, from);
+            }
+        });
+    }
+
+    /// From now on this instance drives. It knows of nothing yet, and is told of what comes.
+    pub(crate) fn begin(&self) {
+        *self.state() = State { agenda: Some(Agenda::new(self.bounds)), punctuality: Punctuality::default() };
+    }
+
+    /// Another does.
+    pub(crate) fn end(&self) {
+        *self.state() = State::default();
+    }
+
+    pub(crate) fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
+        self.change(|agenda| agenda.due(now, limit)).unwrap_or_default()
+    }
+
+    pub(crate) fn earliest(&self) -> Option<Timestamp> {
+        self.state().agenda.as_ref()?.earliest()
+    }
+
+    pub(crate) fn refill(&self) -> Option<Refill> {
+        self.state().agenda.as_mut()?.refill()
+    }
+
+    pub(crate) fn refilled(&self, refill: &Refill, read: &[Due]) {
+        self.change(|agenda| agenda.refilled(refill, read));
+    }
+
+    pub(crate) fn refill_failed(&self, refill: &Refill) {
+        self.change(|agenda| agenda.refill_failed(refill));
+    }
+
+    /// These fired: how late each was, from when it could have fired at all.
+    pub(crate) fn fired(&self, events: &[Event], now: Timestamp) {
+        let punctuality = &mut self.state().punctuality;
+        for event in events {
+            let possible = event.given.fire_at.max(event.given.created_at);
+            punctuality.record(&event.given.category, now.since(possible), now);
+        }
+    }
+
+    /// Gives up figures of categories that are silent.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        self.state().punctuality.sweep(now);
+    }
+
+    /// Changes the agenda, if this instance has it, and wakes who waits for that.
+    fn change<T>(&self, change: impl FnOnce(&mut Agenda) -> T) -> Option<T> {
+        let mut state = self.state();
+        let agenda = state.agenda.as_mut()?;
+        let before = agenda.earliest();
+        let done = change(agenda);
+        let nearer = agenda.earliest().is_some_and(|at| before.is_none_or(|before| at < before));
+        let hungry = agenda.is_hungry();
+        drop(state);
+        if nearer {
+            self.calls.nearer.notify_one();
+        }
+        if hungry {
+            self.calls.hungry.notify_one();
+        }
+        Some(done)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `None`: it has fired.
+fn due(event: &Event) -> Option<Due> {
+    let slot = event.slot()?;
+    Some(Due { category: event.given.category.clone(), slot, priority: event.given.priority })
+}
