@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use notifyx_model::{Fault, Kind, UserId};
+use notifyx_model::{Fault, KeyId, Kind, UserId};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -21,6 +21,12 @@ pub(crate) enum Error {
     UserNotFound(UserId),
     #[error("{found} people asked for at once: at most {max} are allowed", max = crate::accounts::RESOLVE_MAX)]
     TooManyPeople { found: usize },
+    #[error("API key {0} not found")]
+    KeyNotFound(KeyId),
+    #[error("you have {max} API keys that have not expired: revoke one first", max = crate::keys::LIVE_MAX)]
+    TooManyKeys,
+    #[error("the key's end {0}")]
+    KeyEnd(&'static str),
     /// Whoever follows the log must not believe that nothing was revoked.
     #[error("the log of revocations cannot be followed now")]
     Behind,
@@ -33,12 +39,12 @@ pub(crate) enum Error {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::EmailTaken => Kind::Conflict,
-            Self::PasswordLength { .. } | Self::TooManyPeople { .. } => Kind::Invalid,
+            Self::EmailTaken | Self::TooManyKeys => Kind::Conflict,
+            Self::PasswordLength { .. } | Self::TooManyPeople { .. } | Self::KeyEnd(_) => Kind::Invalid,
             Self::WrongCredentials => Kind::Unauthenticated,
             Self::TooManyFailures { .. } => Kind::TooMany,
             Self::Busy | Self::Behind => Kind::Unavailable,
-            Self::UserNotFound(_) => Kind::NotFound,
+            Self::UserNotFound(_) | Self::KeyNotFound(_) => Kind::NotFound,
             Self::Hashing(_) => Kind::Internal,
             Self::Database(error) => error.kind(),
         }
@@ -53,6 +59,9 @@ impl Fault for Error {
             Self::Busy => "login_busy",
             Self::UserNotFound(_) => "user_not_found",
             Self::TooManyPeople { .. } => "too_many_people",
+            Self::KeyNotFound(_) => "key_not_found",
+            Self::TooManyKeys => "too_many_keys",
+            Self::KeyEnd(_) => "key_end_invalid",
             Self::Behind => "revocations_behind",
             Self::Hashing(_) => "hashing_failed",
             Self::Database(error) => error.code(),
@@ -70,6 +79,9 @@ impl Fault for Error {
             | Self::WrongCredentials
             | Self::UserNotFound(_)
             | Self::TooManyPeople { .. }
+            | Self::KeyNotFound(_)
+            | Self::TooManyKeys
+            | Self::KeyEnd(_)
             | Self::Hashing(_) => None,
         }
     }

@@ -8,11 +8,14 @@ use actix_web::{
     HttpResponse,
     web::{self, Data, Path, Query},
 };
-use notifyx_chassis::{Anyone, Caller, Denied, Failure, Json, Shared};
-use notifyx_model::UserId;
+use notifyx_chassis::{Anyone, Caller, Denied, Failure, Json, Scoped, Shared};
+use notifyx_model::{KeyId, UserId};
 use notifyx_wire::rest::{
     Problem,
-    auth::{Credentials, Identity, LoggedIn, LoggedOut, Registered, Resolve, Resolved, Revocations, User, UserPage},
+    auth::{
+        Credentials, Identity, LoggedIn, LoggedOut, Registered, Resolve, Resolved, Revocations, User, UserPage,
+        keys::{CreatedKey, KeyIdentity, Keys as Listed, NewKey, Principal},
+    },
 };
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -21,12 +24,13 @@ use utoipa::{
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use crate::{accounts::Accounts, sessions::Sessions};
+use crate::{accounts::Accounts, keys::Keys, sessions::Sessions};
 
 /// What the door calls.
 pub(crate) struct Auth {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) keys: Arc<Keys>,
     /// Ends what waits for news when the service stops.
     pub(crate) stopping: CancellationToken,
 }
@@ -42,6 +46,9 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/api/users/verify").post(verify))
         .service(web::resource("/api/users/resolve").post(resolve))
         .service(web::resource("/api/users/{id}").get(get))
+        .service(web::resource("/api/keys").get(list_keys).post(create_key))
+        .service(web::resource("/api/keys/self").get(this_key))
+        .service(web::resource("/api/keys/{id}").delete(revoke_key))
         .service(web::resource("/api/revocations").get(revocations))
         .service(web::resource("/api/noop").get(noop));
 }
@@ -85,11 +92,15 @@ async fn logout(rules: Rules, caller: Caller) -> Result<Json<LoggedOut>, Failure
 #[utoipa::path(get, path = "/api/users/self", tag = "users", security(("token" = [])), responses(
     (status = 200, body = Identity),
     (status = 401, body = Problem, description = "`credentials_missing`, `token_invalid`"),
+    (status = 403, body = Problem, description = "`key_refused`: it is an API key"),
 ))]
 async fn itself(rules: Rules, caller: Caller) -> Result<Json<Identity>, Failure> {
     let token = caller.token().ok_or(Denied::NoUser)?.clone();
-    let found = rules.run(|auth| async move { auth.sessions.identify(&token).await }).await?;
-    Ok(Json(found.ok_or(Denied::BadToken)?))
+    match rules.run(|auth| async move { auth.sessions.identify(&token).await }).await? {
+        Some(Principal::User(identity)) => Ok(Json(identity)),
+        // Ended since the door let it in.
+        Some(Principal::Key(_)) | None => Err(Denied::BadToken.into()),
+    }
 }
 
 /// One user.
@@ -146,6 +157,53 @@ async fn resolve(rules: Rules, caller: Caller, body: Json<Resolve>) -> Result<Js
     Ok(Json(Resolved { users }))
 }
 
+/// Make an API key for the calling user. The answer alone holds it.
+#[utoipa::path(post, path = "/api/keys", tag = "keys", request_body = NewKey,
+    security(("token" = []), ("cluster" = [])), responses(
+    (status = 201, body = CreatedKey),
+    (status = 400, body = Problem, description = "`body_invalid`, `key_end_invalid`"),
+    (status = 403, body = Problem, description = "`key_refused`: a key makes no keys"),
+    (status = 409, body = Problem, description = "`too_many_keys`: 100 that have not expired"),
+))]
+async fn create_key(rules: Rules, caller: Caller, body: Json<NewKey>) -> Result<HttpResponse, Failure> {
+    let user = caller.user()?.id;
+    let created = rules.run(|auth| async move { auth.keys.create(user, body.into_inner()).await }).await?;
+    Ok(HttpResponse::Created().json(created))
+}
+
+/// The calling user's API keys, newest first.
+#[utoipa::path(get, path = "/api/keys", tag = "keys", security(("token" = []), ("cluster" = [])), responses(
+    (status = 200, body = Listed),
+    (status = 403, body = Problem, description = "`key_refused`"),
+))]
+async fn list_keys(rules: Rules, caller: Caller) -> Result<Json<Listed>, Failure> {
+    let user = caller.user()?.id;
+    Ok(Json(rules.run(|auth| async move { auth.keys.list(user).await }).await?))
+}
+
+/// Revoke one of the calling user's API keys: it ends here at once, everywhere within a second. May be repeated.
+#[utoipa::path(delete, path = "/api/keys/{id}", tag = "keys", params(("id" = KeyId, Path)),
+    security(("token" = []), ("cluster" = [])), responses(
+    (status = 200, body = LoggedOut),
+    (status = 403, body = Problem, description = "`key_refused`"),
+    (status = 404, body = Problem, description = "`key_not_found`: also where it is another user's"),
+))]
+async fn revoke_key(rules: Rules, caller: Caller, id: Path<KeyId>) -> Result<Json<LoggedOut>, Failure> {
+    let user = caller.user()?.id;
+    rules.run(|auth| async move { auth.keys.revoke(user, *id).await }).await?;
+    Ok(Json(LoggedOut { success: true }))
+}
+
+/// Which API key this is, whose, and what it may do.
+#[utoipa::path(get, path = "/api/keys/self", tag = "keys", security(("token" = [])), responses(
+    (status = 200, body = KeyIdentity),
+    (status = 400, body = Problem, description = "`no_key`: it is a session's token"),
+    (status = 401, body = Problem, description = "`credentials_missing`, `key_invalid`"),
+))]
+async fn this_key(by: Scoped) -> Result<Json<KeyIdentity>, Failure> {
+    Ok(Json(by.key()?.clone()))
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct RevocationsQuery {
@@ -182,8 +240,11 @@ async fn noop() -> HttpResponse {
 /// The description of this door.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Notifyx auth", description = "Accounts, sessions and the log of revocations."),
-    paths(register, login, logout, itself, get, list, verify, resolve, revocations, noop),
+    info(title = "Notifyx auth", description = "Accounts, sessions, API keys and the log of revocations."),
+    paths(
+        register, login, logout, itself, get, list, verify, resolve, create_key, list_keys, revoke_key, this_key,
+        revocations, noop
+    ),
     modifiers(&Schemes)
 )]
 pub(crate) struct ApiDoc;

@@ -1,11 +1,12 @@
-//! Auth: accounts, sessions and the numbered log of revocations.
+//! Auth: accounts, sessions, API keys and the numbered log of revocations.
 //!
-//! A request comes in at `http`, which calls `accounts` or `sessions`; these keep what they know in the `store`. Only
+//! A request comes in at `http`, which calls `accounts`, `sessions` or `keys`; these keep what they know in the `store`. Only
 //! this service knows passwords and tokens: the others ask it whose a token is and follow its log of revocations.
 
 mod accounts;
 mod error;
 mod http;
+mod keys;
 mod limits;
 mod metrics;
 mod passwords;
@@ -31,12 +32,16 @@ use utoipa::OpenApi;
 use crate::{
     accounts::Accounts,
     http::{ApiDoc, Auth},
+    keys::Keys,
     metrics::Metrics,
     sessions::{Sessions, hours},
 };
 
 /// The service's name in the registry.
 pub const NAME: &str = "auth";
+
+/// One small statement, or the stop goes on without it.
+const LAST_SWEEP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -77,11 +82,13 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let metrics = Metrics::new(door.registry());
     let (store, clock) = (store::of(&database), context.clock.clone());
     let accounts = Arc::new(Accounts::new(&config, store.clone(), clock.clone(), metrics.clone()));
-    let sessions = Sessions::open(&config, store, accounts.clone(), clock, metrics);
+    let sessions = Sessions::open(&config, store.clone(), accounts.clone(), clock.clone(), metrics.clone());
     let sessions = Arc::new(sessions.await.map_err(|error| StartError::Other(reply::chain(&error)))?);
+    let keys = Arc::new(Keys::new(store, sessions.clone(), clock, metrics));
 
     let stopping = context.shutdown.child_token();
-    let rules = Auth { accounts: accounts.clone(), sessions: sessions.clone(), stopping: stopping.clone() };
+    let rules =
+        Auth { accounts: accounts.clone(), sessions: sessions.clone(), keys: keys.clone(), stopping: stopping.clone() };
     let rules = Data::new(Shared::new(&context, rules));
     let figured = sessions.clone();
     let mesh = mesh(&context, door.registry());
@@ -112,7 +119,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let poll = Duration::from_millis(config.revocation_poll_ms.get());
     let (follower, stop) = (sessions.clone(), ended.clone());
     tasks.spawn_on(async move { follower.follow(poll, stop).await }, &context.runtime);
-    tasks.spawn_on(sweep(config, sessions, ended.clone()), &context.runtime);
+    tasks.spawn_on(sweep(config, sessions, keys, ended.clone()), &context.runtime);
     tasks.close();
 
     running.before_stop(async move {
@@ -135,13 +142,25 @@ fn mesh(context: &Context, metrics: &prometheus::Registry) -> Mesh {
     Mesh::start(&MeshConfig::default(), discovery, secret, clock, metrics, stop)
 }
 
-/// Removes what has expired, at intervals, until told to stop. What fails is tried again at the next.
-async fn sweep(config: Config, sessions: Arc<Sessions>, stop: CancellationToken) {
+/// Removes what has expired and writes down when keys were used, at intervals, until told to stop. What fails is tried again
+/// at the next.
+async fn sweep(config: Config, sessions: Arc<Sessions>, keys: Arc<Keys>, stop: CancellationToken) {
     let kept = hours(config.revocations_kept_hours.get());
     let mut each = tokio::time::interval(Duration::from_secs(config.sweep_s.get()));
     while stop.run_until_cancelled(each.tick()).await.is_some() {
         if let Some(Err(error)) = stop.run_until_cancelled(sessions.sweep(kept)).await {
             tracing::warn!(reason = reply::chain(&error), "expired sessions could not be removed");
         }
+        if let Some(Err(error)) = stop.run_until_cancelled(keys.sweep()).await {
+            tracing::warn!(
+                reason = reply::chain(&error),
+                "the uses of API keys could not be written, or expired ones removed"
+            );
+        }
+    }
+    // What was used since; bounded, as a database that hangs must not hold up the stop.
+    let last = tokio::time::timeout(LAST_SWEEP_TIMEOUT, keys.note_uses()).await;
+    if !matches!(last, Ok(Ok(()))) {
+        tracing::debug!("the last uses of API keys were not written");
     }
 }

@@ -10,12 +10,14 @@ pub(crate) struct Metrics {
     pub(crate) logouts: IntCounter,
     hashing_waiting: IntGauge,
     pub(crate) hashing_seconds: Histogram,
-    /// By cache (`session`, `user`) and outcome (`hit`, `miss`, `bypassed`).
+    /// By cache (`session`, `key`, `user`) and outcome (`hit`, `miss`, `bypassed`).
     lookups: IntCounterVec,
     pub(crate) revocation_head: IntGauge,
     pub(crate) revocation_gaps: IntCounter,
     pub(crate) follow_failures: IntCounter,
     pub(crate) sessions_expired: IntCounter,
+    pub(crate) keys_created: IntCounter,
+    pub(crate) keys_revoked: IntCounter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,8 @@ impl Metrics {
             revocation_gaps: counter("notifyx_auth_revocation_gaps_total", "times the cache was cleared for a gap"),
             follow_failures: counter("notifyx_auth_follow_failures_total", "looks for revocations that failed"),
             sessions_expired: counter("notifyx_auth_sessions_expired_total", "expired sessions removed"),
+            keys_created: counter("notifyx_auth_keys_created_total", "API keys made"),
+            keys_revoked: counter("notifyx_auth_keys_revoked_total", "API keys revoked by their user"),
         }
     }
 

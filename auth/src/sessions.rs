@@ -1,6 +1,6 @@
-//! Sessions: logging in, telling whose a token is, logging out.
+//! Sessions: logging in, telling whose a token is, logging out. What a token stands for may be an API key too.
 //!
-//! A session that has ended is never served from the cache for longer than the log of revocations takes to tell of it:
+//! A session or a key that has ended is never served from the cache for longer than the log of revocations takes to tell of it:
 //! within this process at once, of other instances within a quarter of a second.
 
 use std::{sync::Arc, time::Duration};
@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use moka::sync::Cache;
 use notifyx_chassis::{Identify, Unavailable, reply};
 use notifyx_model::{Clock, Timestamp, Token, TokenHash};
-use notifyx_wire::rest::auth::{Credentials, Identity, LoggedIn, Revocations as Page};
+use notifyx_wire::rest::auth::{Credentials, Identity, LoggedIn, Revocations as Page, keys::Principal};
 use rand::Rng;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::{
     Config,
     accounts::Accounts,
     error::Error,
+    keys::Uses,
     metrics::{Lookup, Metrics},
     revocations::{News, Revocations, Since},
     store::{Session, Store},
@@ -38,7 +39,9 @@ pub(crate) struct Sessions {
     accounts: Arc<Accounts>,
     revocations: Revocations,
     /// What was found by token, until it expires or the log ends it.
-    known: Cache<TokenHash, Identity>,
+    known: Cache<TokenHash, Principal>,
+    /// When keys were used.
+    pub(crate) uses: Uses,
     clock: Clock,
     ttl: Duration,
     per_user_max: u32,
@@ -58,6 +61,7 @@ impl Sessions {
             store,
             accounts,
             known: Cache::new(config.cache_entries_max),
+            uses: Uses::default(),
             clock,
             ttl: hours(config.session_ttl_hours.get()),
             per_user_max: config.sessions_per_user_max.get(),
@@ -85,43 +89,59 @@ impl Sessions {
         Ok(Identity { id: user.id, email: user.email, created_at: user.created_at, expires_at })
     }
 
-    /// Whose a token is; `None` for one that is unknown, has expired or was logged out.
-    pub(crate) async fn identify(&self, token: &Token) -> Result<Option<Identity>, Error> {
-        if token.as_str().len() != TOKEN_CHARS {
-            return Ok(None);
+    /// Whom a token stands for; `None` for one that is unknown, has expired, was logged out or revoked.
+    pub(crate) async fn identify(&self, token: &Token) -> Result<Option<Principal>, Error> {
+        let found = self.find(token).await?;
+        if let Some(Principal::Key(key)) = &found {
+            self.uses.note(key.key_id, self.clock.now());
         }
+        Ok(found)
+    }
+
+    async fn find(&self, token: &Token) -> Result<Option<Principal>, Error> {
+        let cache = if token.is_key() {
+            "key"
+        } else if token.as_str().len() == TOKEN_CHARS {
+            "session"
+        } else {
+            return Ok(None);
+        };
         let token_hash = token.hash();
         let mark = self.revocations.mark();
         let lookup = match (mark, self.known.get(&token_hash)) {
-            (Some(_), Some(identity)) => {
-                self.metrics.lookup("session", Lookup::Hit);
-                return Ok(live(identity, self.clock.now()));
+            (Some(_), Some(principal)) => {
+                self.metrics.lookup(cache, Lookup::Hit);
+                return Ok(live(principal, self.clock.now()));
             }
             (Some(_), None) => Lookup::Miss,
             (None, _) => Lookup::Bypassed,
         };
-        self.metrics.lookup("session", lookup);
-        let found = self.store.find_session(token_hash).await?;
-        let Some(identity) = found.and_then(|found| live(found, self.clock.now())) else { return Ok(None) };
+        self.metrics.lookup(cache, lookup);
+        let found = if token.is_key() {
+            self.store.find_key(token_hash).await?.map(Principal::Key)
+        } else {
+            self.store.find_session(token_hash).await?.map(Principal::User)
+        };
+        let Some(principal) = found.and_then(|found| live(found, self.clock.now())) else { return Ok(None) };
         Ok(match mark {
-            Some(mark) => self.remember(token_hash, identity, mark),
-            None => Some(identity),
+            Some(mark) => self.remember(token_hash, principal, mark),
+            None => Some(principal),
         })
     }
 
-    /// Puts what was read since `mark` into the cache, unless the session has ended meanwhile. The log is asked after the
-    /// insert: a revocation is noted there before it clears the cache, so that one of the two removes what is stale.
-    fn remember(&self, token_hash: TokenHash, identity: Identity, mark: u64) -> Option<Identity> {
-        self.known.insert(token_hash, identity.clone());
-        match self.revocations.since(mark, token_hash, identity.id) {
-            Since::Untouched => Some(identity),
+    /// Puts what was read since `mark` into the cache, unless it has ended meanwhile. The log is asked after the insert: a
+    /// revocation is noted there before it clears the cache, so that one of the two removes what is stale.
+    fn remember(&self, token_hash: TokenHash, principal: Principal, mark: u64) -> Option<Principal> {
+        self.known.insert(token_hash, principal.clone());
+        match self.revocations.since(mark, token_hash, principal.user_id()) {
+            Since::Untouched => Some(principal),
             Since::Ended => {
                 self.known.invalidate(&token_hash);
                 None
             }
             Since::Unknown => {
                 self.known.invalidate(&token_hash);
-                Some(identity)
+                Some(principal)
             }
         }
     }
@@ -130,12 +150,19 @@ impl Sessions {
     pub(crate) async fn logout(&self, token: &Token) -> Result<(), Error> {
         let token_hash = token.hash();
         let ended = self.store.end_session(token_hash, self.clock.now()).await?;
-        self.known.invalidate(&token_hash);
         if ended {
             self.metrics.logouts.inc();
-            self.hear_own_news().await;
+            self.has_ended(token_hash).await;
+        } else {
+            self.known.invalidate(&token_hash);
         }
         Ok(())
+    }
+
+    /// This process has ended it, through the log.
+    pub(crate) async fn has_ended(&self, token_hash: TokenHash) {
+        self.known.invalidate(&token_hash);
+        self.hear_own_news().await;
     }
 
     /// Follows the log until told to stop.
@@ -172,7 +199,7 @@ impl Sessions {
         (self.revocations.head(), self.revocations.mark().is_some())
     }
 
-    /// How many sessions the cache holds.
+    /// How many sessions and keys the cache holds.
     pub(crate) fn cached(&self) -> u64 {
         self.known.entry_count()
     }
@@ -200,14 +227,14 @@ impl Sessions {
 
 #[async_trait]
 impl Identify for Sessions {
-    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+    async fn identify(&self, token: &Token) -> Result<Option<Principal>, Unavailable> {
         Self::identify(self, token).await.map_err(|error| Unavailable(error.to_string()))
     }
 }
 
-/// The identity, unless it has expired.
-fn live(identity: Identity, now: Timestamp) -> Option<Identity> {
-    (now < identity.expires_at).then_some(identity)
+/// Unless it has expired.
+fn live(principal: Principal, now: Timestamp) -> Option<Principal> {
+    principal.is_live(now).then_some(principal)
 }
 
 fn new_token() -> Token {
@@ -265,7 +292,7 @@ mod tests {
         let token = kept.login().await;
         assert_eq!(token.as_str().len(), TOKEN_CHARS);
         let identity = kept.sessions.identify(&token).await.unwrap().unwrap();
-        assert_eq!(identity.email, credentials().email);
+        assert_eq!(identity.email(), &credentials().email);
         kept.hand.advance(hours(719));
         assert!(kept.knows(&token).await);
         kept.hand.advance(hours(1));
@@ -296,7 +323,7 @@ mod tests {
         let mark = kept.sessions.log().0;
         let read = kept.sessions.store.find_session(token.hash()).await.unwrap().unwrap();
         kept.sessions.logout(&token).await.unwrap();
-        assert_eq!(kept.sessions.remember(token.hash(), read, mark), None);
+        assert_eq!(kept.sessions.remember(token.hash(), Principal::User(read), mark), None);
         assert!(kept.sessions.known.get(&token.hash()).is_none());
     }
 
@@ -342,6 +369,7 @@ mod tests {
         let kept = open().await;
         kept.database.database.close().await;
         assert!(!kept.knows(&Token::parse("no-token-of-auth").unwrap()).await);
+        assert!(!kept.knows(&Token::parse("nxk_no-key-of-auth").unwrap()).await);
         assert!(kept.sessions.identify(&new_token()).await.is_err());
     }
 }

@@ -1,8 +1,9 @@
-//! What auth keeps: accounts, sessions and the log of revocations. One method is one transaction.
+//! What auth keeps: accounts, sessions and the log of revocations; API keys are in [`keys`]. One method is one transaction.
 //!
 //! The statements are in `store/sqlite.rs` and `store/postgres.rs`; both pass the suite below. Locks are taken in this
-//! order: account, sessions by hash, head of the log. A new method keeps to it and adds a case to the suite.
+//! order: account, sessions by hash, keys by id, head of the log. A new method keeps to it and adds a case to the suite.
 
+pub(crate) mod keys;
 mod postgres;
 mod sqlite;
 
@@ -13,6 +14,8 @@ use notifyx_database::{Database, Error, Migrations};
 use notifyx_model::{Email, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::{Identity, Revocation, Revocations, User};
 use uuid::Uuid;
+
+use self::keys::KeyStore;
 
 pub(crate) static MIGRATIONS: Migrations =
     Migrations { sqlite: sqlx::migrate!("./migrations/sqlite"), postgres: sqlx::migrate!("./migrations/postgres") };
@@ -40,7 +43,7 @@ pub(crate) struct Session {
 }
 
 #[async_trait]
-pub(crate) trait Store: Send + Sync + fmt::Debug {
+pub(crate) trait Store: KeyStore + Send + Sync + fmt::Debug {
     /// False where the address is taken; then nothing changed.
     async fn add_account(&self, account: &Account) -> Result<bool, Error>;
 
@@ -102,12 +105,15 @@ fn revocations(rows: Vec<LogRow>) -> Result<Revocations, Error> {
     for (head, seq, user_id, token_hash) in rows {
         answer.head = number(head)?;
         if let (Some(seq), Some(user_id)) = (seq, user_id) {
-            let token_hash = token_hash.map(|bytes| bytes.try_into().map(TokenHash)).transpose();
-            let token_hash = token_hash.map_err(|bytes: Vec<u8>| broken(format!("a hash of {} bytes", bytes.len())))?;
+            let token_hash = token_hash.map(hash).transpose()?;
             answer.revoked.push(Revocation { seq: number(seq)?, user_id: UserId::from_uuid(user_id), token_hash });
         }
     }
     Ok(answer)
+}
+
+fn hash(stored: Vec<u8>) -> Result<TokenHash, Error> {
+    stored.try_into().map(TokenHash).map_err(|bytes: Vec<u8>| broken(format!("a hash of {} bytes", bytes.len())))
 }
 
 fn email_of(stored: &str) -> Result<Email, Error> {
@@ -159,7 +165,7 @@ pub(crate) mod tests {
         Account { user, password_hash: format!("hash of {email}") }
     }
 
-    async fn add(store: &Kept, clock: &Clock, email: &str) -> User {
+    pub(crate) async fn add(store: &Kept, clock: &Clock, email: &str) -> User {
         let account = account(clock, email);
         assert!(store.add_account(&account).await.unwrap());
         account.user

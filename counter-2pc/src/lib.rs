@@ -27,7 +27,7 @@ use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unav
 use notifyx_database::{Database, DatabaseUrl, Options};
 use notifyx_mesh::{Mesh, MeshConfig, Place, Sessions};
 use notifyx_model::Token;
-use notifyx_wire::rest::auth::Identity;
+use notifyx_wire::rest::auth::keys::Principal;
 use serde::{Deserialize, Serialize};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
@@ -138,7 +138,7 @@ struct Tokens(Arc<Sessions>);
 
 #[async_trait]
 impl Identify for Tokens {
-    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+    async fn identify(&self, token: &Token) -> Result<Option<Principal>, Unavailable> {
         self.0.identify(token).await.map_err(|error| Unavailable(error.to_string()))
     }
 }

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use notifyx_chassis::{Context, Door, Identify, Running, StartError, Unavailable};
 use notifyx_mesh::{Mesh, MeshConfig, Sessions};
 use notifyx_model::{ServiceName, Token};
-use notifyx_wire::rest::auth::Identity;
+use notifyx_wire::rest::auth::keys::Principal;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
@@ -106,7 +106,7 @@ impl Readers {
 
 #[async_trait]
 impl Identify for Readers {
-    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+    async fn identify(&self, token: &Token) -> Result<Option<Principal>, Unavailable> {
         let sessions = self.0.get().ok_or_else(|| Unavailable("the registry is starting".to_owned()))?;
         sessions.identify(token).await.map_err(|error| Unavailable(error.to_string()))
     }

@@ -32,7 +32,7 @@ use notifyx_commit::{Coordinator, Party, Ports};
 use notifyx_database::{Database, DatabaseUrl, Options};
 use notifyx_mesh::{Bus, Mesh, MeshConfig, Place, Sessions};
 use notifyx_model::{InstanceId, Token};
-use notifyx_wire::rest::auth::Identity;
+use notifyx_wire::rest::auth::keys::Principal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -251,7 +251,7 @@ struct Callers(Arc<Sessions>);
 
 #[async_trait]
 impl Identify for Callers {
-    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
+    async fn identify(&self, token: &Token) -> Result<Option<Principal>, Unavailable> {
         self.0.identify(token).await.map_err(|error| Unavailable(error.to_string()))
     }
 }

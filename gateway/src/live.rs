@@ -1,12 +1,12 @@
 //! The platform behind the sockets, for real: the services over the mesh, the publisher, the sessions of auth.
 
 use async_trait::async_trait;
-use notifyx_chassis::{User, reply::problem};
+use notifyx_chassis::{Denied, User, reply::problem};
 use notifyx_mesh::Sessions;
-use notifyx_model::{Fault, Kind, NotificationId, TopicId, TopicName, UserId};
+use notifyx_model::{Fault, NotificationId, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
-    auth::Credentials,
+    auth::{Credentials, keys::Principal},
     gateway::{PublishAnswer, PublishRequest},
     persist::{Head, InboxItem, Log, Subscriber, Topic, Unread},
 };
@@ -83,20 +83,6 @@ impl Live {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the token is unknown, has expired or was logged out: log in again")]
-struct BadToken;
-
-impl Fault for BadToken {
-    fn kind(&self) -> Kind {
-        Kind::Unauthenticated
-    }
-
-    fn code(&self) -> &'static str {
-        "token_invalid"
-    }
-}
-
 impl From<&SocketUser> for User {
     fn from(user: &SocketUser) -> Self {
         Self { id: user.id, email: user.email.clone() }
@@ -112,7 +98,10 @@ impl Platform for Live {
     async fn authenticate(&self, credentials: SocketCredentials, client_address: &str) -> Result<SocketUser, Problem> {
         match credentials {
             SocketCredentials::Token(token) => {
-                let identity = said(self.sessions.identify(&token).await)?.ok_or_else(|| problem(&BadToken))?;
+                let found = said(self.sessions.identify(&token).await)?;
+                let found = found.ok_or_else(|| problem(&Denied::unknown(&token)))?;
+                // Channels of topics and inboxes are the user's own.
+                let Principal::User(identity) = found else { return Err(problem(&Denied::KeyRefused)) };
                 Ok(SocketUser {
                     id: identity.id,
                     email: identity.email,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use notifyx_database::Error;
-use notifyx_model::{Email, Timestamp, TokenHash, UserId};
+use notifyx_model::{Email, KeyId, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::{Identity, Revocations, User};
 use uuid::Uuid;
 
@@ -92,7 +92,7 @@ impl Store for Sqlite {
             .execute(&mut *tx)
             .await?;
         for (hash,) in &ended {
-            log(&mut tx, session.user_id, hash, session.created_at).await?;
+            log(&mut tx, session.user_id, hash, None, session.created_at).await?;
         }
         tx.commit().await?;
         Ok(ended.len() as u64)
@@ -116,7 +116,7 @@ impl Store for Sqlite {
             .fetch_optional(&mut *tx)
             .await?;
         if let Some((user_id,)) = ended {
-            log(&mut tx, UserId::from_uuid(user_id), &token_hash.0, now).await?;
+            log(&mut tx, UserId::from_uuid(user_id), &token_hash.0, None, now).await?;
         }
         tx.commit().await?;
         Ok(ended.is_some())
@@ -165,26 +165,29 @@ impl Store for Sqlite {
     }
 }
 
-/// Gives the next number of the log to a session that ended.
-async fn log(
+/// Gives the next number of the log to a session or a key that ended.
+pub(super) async fn log(
     tx: &mut sqlx::SqliteConnection,
     user_id: UserId,
     token_hash: &[u8],
+    key: Option<KeyId>,
     revoked_at: Timestamp,
 ) -> Result<(), Error> {
     sqlx::query("UPDATE revocation_head SET seq = seq + 1").execute(&mut *tx).await?;
     sqlx::query(
-        "INSERT INTO revocation (seq, user_id, token_hash, revoked_at) SELECT seq, ?1, ?2, ?3 FROM revocation_head",
+        "INSERT INTO revocation (seq, user_id, token_hash, revoked_at, key_id)
+         SELECT seq, ?1, ?2, ?3, ?4 FROM revocation_head",
     )
     .bind(user_id.uuid())
     .bind(token_hash)
     .bind(revoked_at.as_micros())
+    .bind(key.map(KeyId::uuid))
     .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
 /// A list as the JSON array that `json_each` reads.
-fn json<T: serde::Serialize>(list: &[T]) -> String {
-    serde_json::to_string(list).expect("a list of texts is JSON")
+pub(super) fn json<T: serde::Serialize>(list: &[T]) -> String {
+    serde_json::to_string(list).expect("a list of plain values is JSON")
 }

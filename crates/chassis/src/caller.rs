@@ -1,4 +1,7 @@
 //! Who is calling: another service (by the cluster's secret, possibly for a user) or a user (by token).
+//!
+//! A handler that takes a [`Caller`] takes no API key: one that does asks for [`Scoped`](crate::Scoped) instead, and has to
+//! check the key's scopes. So no door takes keys by oversight.
 
 use std::{
     future::Future,
@@ -16,7 +19,7 @@ use actix_web::{
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use notifyx_model::{Email, Fault, Kind, Token, UserId};
-use notifyx_wire::{header, rest::auth::Identity};
+use notifyx_wire::{header, rest::auth::keys::Principal};
 use tokio::runtime::Handle;
 
 use crate::{Cluster, Failure, shared};
@@ -27,8 +30,8 @@ const PROXIES_MAX: usize = 16;
 /// Tells whose a token is. Auth answers from its store; the others ask auth, through a cache that follows its revocations.
 #[async_trait]
 pub trait Identify: Send + Sync {
-    /// `None`: no such session, or it has ended.
-    async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable>;
+    /// `None`: no such session or key, or it has ended.
+    async fn identify(&self, token: &Token) -> Result<Option<Principal>, Unavailable>;
 }
 
 /// Nobody can say now whose a token is.
@@ -53,6 +56,12 @@ pub enum Denied {
     Missing,
     #[error("the token is unknown, has expired or was logged out: log in again")]
     BadToken,
+    #[error("the API key is unknown, has expired or was revoked: make a new one")]
+    BadKey,
+    #[error("an API key cannot do this, it needs the user: log in, and send the session's token")]
+    KeyRefused,
+    #[error("this is a session's token, not an API key: `/api/users/self` tells whose it is")]
+    NoKey,
     #[error("the cluster secret is wrong")]
     BadSecret,
     #[error("this is for services of the cluster only")]
@@ -63,12 +72,19 @@ pub enum Denied {
     BadHeader(&'static str),
 }
 
+impl Denied {
+    /// What to say of a token that stands for nobody.
+    pub fn unknown(token: &Token) -> Self {
+        if token.is_key() { Self::BadKey } else { Self::BadToken }
+    }
+}
+
 impl Fault for Denied {
     fn kind(&self) -> Kind {
         match self {
-            Self::Missing | Self::BadToken | Self::BadSecret | Self::NoUser => Kind::Unauthenticated,
-            Self::ClusterOnly => Kind::Forbidden,
-            Self::BadHeader(_) => Kind::Invalid,
+            Self::Missing | Self::BadToken | Self::BadKey | Self::BadSecret | Self::NoUser => Kind::Unauthenticated,
+            Self::KeyRefused | Self::ClusterOnly => Kind::Forbidden,
+            Self::NoKey | Self::BadHeader(_) => Kind::Invalid,
         }
     }
 
@@ -76,6 +92,9 @@ impl Fault for Denied {
         match self {
             Self::Missing => "credentials_missing",
             Self::BadToken => "token_invalid",
+            Self::BadKey => "key_invalid",
+            Self::KeyRefused => "key_refused",
+            Self::NoKey => "no_key",
             Self::BadSecret => "cluster_secret_invalid",
             Self::ClusterOnly => "cluster_only",
             Self::NoUser => "user_missing",
@@ -91,7 +110,7 @@ pub struct User {
     pub email: Email,
 }
 
-/// A caller that proved itself.
+/// A caller that proved itself, and is not an API key.
 #[derive(Clone, Debug)]
 pub struct Caller {
     cluster: bool,
@@ -160,11 +179,35 @@ impl FromRequest for Caller {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let keeper = doorkeeper(request);
         let request = request.clone();
-        Box::pin(async move { enter(&request, &keeper).await })
+        Box::pin(async move {
+            let Entered { cluster, who, token, client_address } = enter(&request, &keeper).await?;
+            let user = match who {
+                Some(Who::Token(Principal::Key(_))) => return Err(Denied::KeyRefused.into()),
+                Some(Who::Token(Principal::User(identity))) => Some(User { id: identity.id, email: identity.email }),
+                Some(Who::Asserted(user)) => Some(user),
+                None => None,
+            };
+            Ok(Self { cluster, user, token, client_address })
+        })
     }
 }
 
-async fn enter(request: &HttpRequest, keeper: &Doorkeeper) -> Result<Caller, Failure> {
+/// What a request proves; which of it is enough is for the types that handlers take to say.
+pub(crate) struct Entered {
+    pub(crate) cluster: bool,
+    pub(crate) who: Option<Who>,
+    /// What was sent, if it was a token or a key.
+    pub(crate) token: Option<Token>,
+    pub(crate) client_address: String,
+}
+
+pub(crate) enum Who {
+    Token(Principal),
+    /// A service says so.
+    Asserted(User),
+}
+
+pub(crate) async fn enter(request: &HttpRequest, keeper: &Doorkeeper) -> Result<Entered, Failure> {
     let mut cluster = claimed_cluster(request, keeper)?;
     let mut bearer = bearer(request)?;
     if let Some(Credential::Basic(password)) = &bearer {
@@ -180,19 +223,19 @@ async fn enter(request: &HttpRequest, keeper: &Doorkeeper) -> Result<Caller, Fai
         }
         None => None,
     };
-    let user = match (&token, cluster) {
-        (Some(token), _) => Some(identify(keeper, token.clone()).await?),
-        (None, true) => asserted(request)?,
+    let who = match (&token, cluster) {
+        (Some(token), _) => Some(Who::Token(identify(keeper, token.clone()).await?)),
+        (None, true) => asserted(request)?.map(Who::Asserted),
         (None, false) => return Err(Denied::Missing.into()),
     };
-    Ok(Caller { cluster, user, token, client_address: told_address(request, keeper, cluster) })
+    Ok(Entered { cluster, who, token, client_address: told_address(request, keeper, cluster) })
 }
 
-async fn identify(keeper: &Doorkeeper, token: Token) -> Result<User, Failure> {
+async fn identify(keeper: &Doorkeeper, token: Token) -> Result<Principal, Failure> {
     let sessions = keeper.identify.clone().ok_or(Denied::ClusterOnly)?;
+    let unknown = Denied::unknown(&token);
     let found = shared::on(&keeper.runtime, async move { sessions.identify(&token).await }).await?;
-    let identity = found.ok_or(Denied::BadToken)?;
-    Ok(User { id: identity.id, email: identity.email })
+    Ok(found.ok_or(unknown)?)
 }
 
 enum Credential {
@@ -271,7 +314,7 @@ fn forwarded(headers: &HeaderMap, trusted: impl Fn(&IpAddr) -> bool) -> Option<I
     None
 }
 
-fn doorkeeper(request: &HttpRequest) -> Doorkeeper {
+pub(crate) fn doorkeeper(request: &HttpRequest) -> Doorkeeper {
     let keeper = request.app_data::<web::Data<Doorkeeper>>().expect("every door of chassis has its keeper");
     keeper.as_ref().clone()
 }

@@ -269,27 +269,56 @@ pub(crate) fn uptime(started: Timestamp, now: Timestamp) -> u64 {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use notifyx_model::{Clock, Email, Secret, Token, UserId};
-    use notifyx_wire::{header, rest::Problem, rest::auth::Identity};
+    use notifyx_model::{Clock, Email, KeyId, KeyName, Scope, Scopes, Secret, Token, UserId, Verb};
+    use notifyx_wire::{
+        header,
+        rest::{
+            Problem,
+            auth::{
+                Identity,
+                keys::{KeyIdentity, Principal},
+            },
+        },
+    };
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{Anyone, Caller, Cluster, Json, Unavailable};
+    use crate::{Anyone, Caller, Cluster, Json, Scoped, Unavailable};
 
     const TOKEN: &str = "a-token-that-is-long-enough";
+    const KEY: &str = "nxk_0123456789012345678901234567890123456789abc";
 
+    /// Has a session, and a key that may publish to what begins with `orders.`.
     struct OneUser(Identity);
 
     #[async_trait]
     impl Identify for OneUser {
-        async fn identify(&self, token: &Token) -> Result<Option<Identity>, Unavailable> {
-            Ok((token.as_str() == TOKEN).then(|| self.0.clone()))
+        async fn identify(&self, token: &Token) -> Result<Option<Principal>, Unavailable> {
+            let Identity { id, email, .. } = self.0.clone();
+            let key = || KeyIdentity {
+                key_id: KeyId::from_uuid(id.uuid()),
+                name: KeyName::parse("shop").unwrap(),
+                id,
+                email,
+                scopes: Scopes::new(vec![Scope::parse("publish:orders.*").unwrap()]).unwrap(),
+                expires_at: None,
+            };
+            Ok(match token.as_str() {
+                TOKEN => Some(Principal::User(self.0.clone())),
+                KEY => Some(Principal::Key(key())),
+                _ => None,
+            })
         }
     }
 
     async fn whoami(caller: Caller) -> Result<String, Failure> {
         Ok(caller.user()?.email.to_string())
+    }
+
+    async fn publish(by: Scoped, category: web::Path<String>) -> Result<String, Failure> {
+        by.check(Verb::Publish, category.as_str())?;
+        Ok(by.user().email.to_string())
     }
 
     async fn cluster_only(caller: Caller) -> Result<String, Failure> {
@@ -342,6 +371,7 @@ mod tests {
             .routes(|config| {
                 config
                     .route("/whoami", web::get().to(whoami))
+                    .route("/publish/{category}", web::post().to(publish))
                     .route("/cluster", web::get().to(cluster_only))
                     .route("/address", web::get().to(address))
                     .route("/echo", web::post().to(echo))
@@ -390,6 +420,28 @@ mod tests {
         let unproven =
             get("/whoami").header(header::ASSERTED_USER, format!("{} bob@example.org", UserId::new(&Clock::system())));
         assert_eq!(problem(unproven.send().await.unwrap()).await, (401, "credentials_missing".into()));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_key_enters_where_its_scopes_are_checked_and_nowhere_else() {
+        let (running, base, _) = open().await;
+        let http = reqwest::Client::new();
+        for path in ["/whoami", "/cluster", "/status"] {
+            let refused = http.get(format!("{base}{path}")).bearer_auth(KEY).send().await.unwrap();
+            assert_eq!(problem(refused).await, (403, "key_refused".into()), "{path}");
+        }
+        let post = |category: &str| http.post(format!("{base}/publish/{category}"));
+        assert_eq!(post("orders.new").bearer_auth(KEY).send().await.unwrap().text().await.unwrap(), "ann@example.org");
+        let foreign = post("invoices").bearer_auth(KEY).send().await.unwrap();
+        assert_eq!(problem(foreign).await, (403, "out_of_scope".into()));
+        let session = post("invoices").bearer_auth(TOKEN).send().await.unwrap();
+        assert_eq!(session.text().await.unwrap(), "ann@example.org");
+        let unknown = post("orders.new").bearer_auth(KEY.replace("abc", "xyz")).send().await.unwrap();
+        assert_eq!(problem(unknown).await, (401, "key_invalid".into()));
+        assert_eq!(problem(post("orders.new").send().await.unwrap()).await, (401, "credentials_missing".into()));
+        let service = post("orders.new").header(header::CLUSTER_SECRET, "cluster-secret").send().await.unwrap();
+        assert_eq!(problem(service).await, (401, "user_missing".into()), "somebody must publish");
         running.stop().await;
     }
 

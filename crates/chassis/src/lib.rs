@@ -14,6 +14,7 @@ pub mod reply;
 mod request;
 mod running;
 mod sampled;
+mod scoped;
 mod shared;
 pub mod telemetry;
 
@@ -24,4 +25,5 @@ pub use json::{ByHand, Json};
 pub use reply::Failure;
 pub use request::observe;
 pub use running::{Running, StartError};
+pub use scoped::Scoped;
 pub use shared::Shared;

@@ -1,4 +1,4 @@
-//! Whose token is it? Auth knows; this remembers, and follows auth's numbered log of revocations.
+//! Whose token is it, a session's or an API key? Auth knows; this remembers, and follows auth's numbered log of revocations.
 //!
 //! A remembered answer is used only while the log is followed: where no poll has come through for a second, auth is asked
 //! each time. So a logout takes effect here within a second, whatever breaks.
@@ -9,8 +9,8 @@ use std::{
 };
 
 use moka::sync::Cache;
-use notifyx_model::{Clock, Timestamp, Token, TokenHash, UserId};
-use notifyx_wire::rest::auth::{Identity, Revocation, Revocations};
+use notifyx_model::{Clock, Timestamp, Token, TokenHash};
+use notifyx_wire::rest::auth::{Revocation, Revocations, keys::Principal};
 use tokio::sync::{broadcast, watch};
 use tracing::{info, warn};
 
@@ -48,7 +48,7 @@ pub struct Sessions {
 
 #[derive(Clone, Debug)]
 struct Known {
-    identity: Identity,
+    principal: Principal,
     mark: Mark,
     asked_at: Timestamp,
 }
@@ -76,8 +76,8 @@ impl Sessions {
         sessions
     }
 
-    /// Whose token it is; `None`: of no session, or of one that has ended.
-    pub async fn identify(&self, token: &Token) -> Result<Option<Identity>, CallError> {
+    /// Whom the token stands for; `None`: of no session and no key, or of one that has ended.
+    pub async fn identify(&self, token: &Token) -> Result<Option<Principal>, CallError> {
         let (hash, asked_at) = (token.hash(), self.clock.now());
         let counters = &self.mesh.metrics().identities;
         let (revoked, mark) = self.revoked(|revoked| (revoked.has(&hash), revoked.mark()));
@@ -86,20 +86,20 @@ impl Sessions {
             return Ok(None);
         }
         let follows = self.is_following();
-        if follows && let Some(identity) = self.remembered(&hash, asked_at) {
+        if follows && let Some(principal) = self.remembered(&hash, asked_at) {
             counters.hit.inc();
-            return Ok(Some(identity));
+            return Ok(Some(principal));
         }
         if follows { &counters.miss } else { &counters.bypass }.inc();
-        let Some(identity) = self.ask(token).await? else { return Ok(None) };
+        let Some(principal) = self.ask(token).await? else { return Ok(None) };
         // Logged out while auth was asked.
         if self.revoked(|revoked| revoked.has(&hash)) {
             return Ok(None);
         }
         if follows {
-            self.known.insert(hash, Known { identity: identity.clone(), mark, asked_at });
+            self.known.insert(hash, Known { principal: principal.clone(), mark, asked_at });
         }
-        Ok(Some(identity))
+        Ok(Some(principal))
     }
 
     /// Revocations as they are met, for whoever holds something open on behalf of a session. A receiver that lags has to
@@ -125,20 +125,23 @@ impl Sessions {
         self.followed.subscribe().wait_for(Option::is_some).await.expect("the sender is this struct's own");
     }
 
-    fn remembered(&self, hash: &TokenHash, now: Timestamp) -> Option<Identity> {
+    fn remembered(&self, hash: &TokenHash, now: Timestamp) -> Option<Principal> {
         let known = self.known.get(hash)?;
-        let user: UserId = known.identity.id;
-        let stands = known.identity.expires_at > now
+        let user = known.principal.user_id();
+        let stands = known.principal.is_live(now)
             && self.revoked(|revoked| revoked.allows(user, hash, known.mark, known.asked_at));
         if !stands {
             self.known.invalidate(hash);
         }
-        stands.then_some(known.identity)
+        stands.then_some(known.principal)
     }
 
-    async fn ask(&self, token: &Token) -> Result<Option<Identity>, CallError> {
-        match self.mesh.call("auth", Call::get("/api/users/self").bearer(token)).await {
-            Ok(answer) => answer.json().map(Some),
+    /// Sessions and keys are asked for at places of their own: a version that knows no keys cannot take one for a session.
+    async fn ask(&self, token: &Token) -> Result<Option<Principal>, CallError> {
+        let place = if token.is_key() { "/api/keys/self" } else { "/api/users/self" };
+        match self.mesh.call("auth", Call::get(place).bearer(token)).await {
+            Ok(answer) if token.is_key() => answer.json().map(|key| Some(Principal::Key(key))),
+            Ok(answer) => answer.json().map(|identity| Some(Principal::User(identity))),
             Err(CallError::Refused(problem, _)) if problem.status == 401 => Ok(None),
             Err(error) => Err(error),
         }

@@ -13,8 +13,11 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use notifyx_mesh::{Mesh, MeshConfig, Sessions};
-use notifyx_model::{Email, ManualClock, Secret, Token, TokenHash, UserId};
-use notifyx_wire::rest::auth::{Identity, Revocation, Revocations};
+use notifyx_model::{Email, KeyId, KeyName, ManualClock, Scope, Scopes, Secret, Token, TokenHash, UserId};
+use notifyx_wire::rest::auth::{
+    Identity, Revocation, Revocations,
+    keys::{KeyIdentity, Principal},
+};
 use serde::Deserialize;
 use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -23,7 +26,7 @@ use tokio::sync::{
 
 use crate::support::{Peer, SECRET, refusal};
 
-/// An auth that knows one user, whose tokens begin with `good`.
+/// An auth that knows one user, whose tokens begin with `good`, and whose one API key is [`key`].
 #[derive(Clone)]
 struct Auth {
     identity: Identity,
@@ -50,6 +53,16 @@ async fn whose(auth: web::Data<Auth>, request: HttpRequest) -> HttpResponse {
     if good { HttpResponse::Ok().json(&auth.identity) } else { refusal(401, "token_invalid") }
 }
 
+async fn which_key(auth: web::Data<Auth>, request: HttpRequest) -> HttpResponse {
+    auth.asked.fetch_add(1, Ordering::SeqCst);
+    let sent = request.headers().get("authorization").unwrap().to_str().unwrap();
+    if sent.strip_prefix("Bearer ") == Some(key().as_str()) {
+        HttpResponse::Ok().json(auth.key())
+    } else {
+        refusal(401, "key_invalid")
+    }
+}
+
 async fn revocations(auth: web::Data<Auth>, query: web::Query<After>) -> HttpResponse {
     let mut log = auth.log.subscribe();
     let after = query.after.unwrap_or(u64::MAX);
@@ -62,6 +75,15 @@ async fn revocations(auth: web::Data<Auth>, query: web::Query<After>) -> HttpRes
     let log = auth.log.borrow().clone();
     HttpResponse::Ok()
         .json(Revocations { head: head(&log), revoked: log.into_iter().filter(|entry| entry.seq > after).collect() })
+}
+
+impl Auth {
+    fn key(&self) -> KeyIdentity {
+        let Identity { id, email, expires_at, .. } = self.identity.clone();
+        let scopes = Scopes::new(vec![Scope::parse("publish:orders.*").unwrap()]).unwrap();
+        let (key_id, name) = (KeyId::from_uuid(id.uuid()), KeyName::parse("shop").unwrap());
+        KeyIdentity { key_id, name, id, email, scopes, expires_at: Some(expires_at) }
+    }
 }
 
 struct Stage {
@@ -95,6 +117,7 @@ async fn stage() -> Stage {
         config
             .app_data(web::Data::new(app_data.clone()))
             .route("/api/users/self", web::get().to(whose))
+            .route("/api/keys/self", web::get().to(which_key))
             .route("/api/revocations", web::get().to(revocations));
     });
     let config = MeshConfig { breaker_failures: 1_000_000, ..MeshConfig::default() };
@@ -107,6 +130,10 @@ async fn stage() -> Stage {
 
 fn token(text: &str) -> Token {
     Token::parse(&format!("{text}-and-twenty-more-characters")).unwrap()
+}
+
+fn key() -> Token {
+    Token::parse(&format!("nxk_{}", "k".repeat(43))).unwrap()
 }
 
 impl Stage {
@@ -131,7 +158,8 @@ impl Stage {
 async fn auth_is_asked_once_and_again_when_the_session_has_expired() {
     let stage = stage().await;
     for _ in 0..3 {
-        assert_eq!(stage.sessions.identify(&token("good")).await.unwrap().as_ref(), Some(&stage.auth.identity));
+        let expected = Principal::User(stage.auth.identity.clone());
+        assert_eq!(stage.sessions.identify(&token("good")).await.unwrap(), Some(expected));
     }
     assert_eq!(stage.asked(), 1);
     assert!(!stage.known(&token("bad")).await);
@@ -139,6 +167,25 @@ async fn auth_is_asked_once_and_again_when_the_session_has_expired() {
     stage.hand.advance(Duration::from_secs(61));
     assert!(stage.known(&token("good")).await);
     assert_eq!(stage.asked(), 3);
+    stage.mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_is_remembered_until_it_ends_or_is_revoked() {
+    let stage = stage().await;
+    for _ in 0..3 {
+        let expected = Principal::Key(stage.auth.key());
+        assert_eq!(stage.sessions.identify(&key()).await.unwrap(), Some(expected));
+    }
+    assert_eq!(stage.asked(), 1);
+    stage.hand.advance(Duration::from_secs(61));
+    assert!(stage.known(&key()).await);
+    assert_eq!(stage.asked(), 2);
+    stage.revoke(Some(key().hash())).await;
+    assert!(!stage.known(&key()).await);
+    assert_eq!(stage.asked(), 2);
+    let other = Token::parse(&format!("nxk_{}", "o".repeat(43))).unwrap();
+    assert!(!stage.known(&other).await);
     stage.mesh.stop().await;
 }
 

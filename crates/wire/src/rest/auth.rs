@@ -1,5 +1,7 @@
 //! Bodies of the auth service.
 
+pub mod keys;
+
 use notifyx_model::{Email, Timestamp, Token, TokenHash, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
