@@ -8,10 +8,13 @@ use std::time::Duration;
 use notifyx_batch::{Batcher, Options};
 use notifyx_chassis::User;
 use notifyx_mesh::{Call, CallError, Mesh};
-use notifyx_model::{NotificationId, Token, TopicId, TopicName, UserId};
+use notifyx_model::{KeyId, NotificationId, Token, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
-    auth::{Credentials, Identity, LoggedIn, Registered, Resolve, Resolved},
+    auth::{
+        Credentials, Identity, LoggedIn, Registered, Resolve, Resolved,
+        keys::{CreatedKey, Keys, NewKey},
+    },
     counter::{TopicCounter, UserCounter},
     persist::{
         Heads, HeadsQuery, InboxPage, Join, JoinBatch, JoinResults, Log, NewTopic, Outcome, SetStatus, Subscriber,
@@ -103,6 +106,19 @@ impl Backends {
 
     pub(crate) async fn resolve(&self, people: &Resolve) -> Result<Resolved, CallError> {
         self.mesh.call(AUTH, Call::post("/api/users/resolve").json(people).idempotent()).await?.json()
+    }
+
+    /// Not repeated: each try would make a key.
+    pub(crate) async fn create_key(&self, by: &User, new: &NewKey) -> Result<CreatedKey, CallError> {
+        self.mesh.call(AUTH, as_user(Call::post("/api/keys"), by).json(new)).await?.json()
+    }
+
+    pub(crate) async fn keys(&self, by: &User) -> Result<Keys, CallError> {
+        self.mesh.call(AUTH, as_user(Call::get("/api/keys"), by)).await?.json()
+    }
+
+    pub(crate) async fn revoke_key(&self, by: &User, id: KeyId) -> Result<(), CallError> {
+        self.mesh.call(AUTH, as_user(Call::delete(format!("/api/keys/{id}")), by)).await.map(drop)
     }
 
     // Persist: topics and subscribers.

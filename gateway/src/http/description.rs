@@ -6,7 +6,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{accounts, counter, notifications, subscribers, topics, transactions};
+use super::{accounts, counter, keys, notifications, subscribers, topics, transactions};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,6 +16,10 @@ use super::{accounts, counter, notifications, subscribers, topics, transactions}
         accounts::log_in,
         accounts::log_out,
         accounts::myself,
+        keys::create,
+        keys::list,
+        keys::revoke,
+        keys::this,
         topics::list,
         topics::create,
         topics::get,
@@ -71,6 +75,9 @@ mod tests {
         for expected in [
             "/api/register_user",
             "/api/login",
+            "/api/keys",
+            "/api/keys/{id}",
+            "/api/keys/self",
             "/api/notifications",
             "/api/2pc",
             "/api/2pc/{gid}",

@@ -3,6 +3,7 @@
 mod accounts;
 mod counter;
 mod description;
+mod keys;
 mod notifications;
 mod subscribers;
 mod topics;
@@ -24,6 +25,7 @@ pub(crate) fn routes(config: &mut ServiceConfig, live: &Gateway) {
     config.service(
         web::scope("/api")
             .configure(accounts::routes)
+            .configure(keys::routes)
             .configure(topics::routes)
             .configure(subscribers::routes)
             .configure(notifications::routes)
