@@ -7,11 +7,13 @@ use notifyx_database::DatabaseUrl;
 use url::Url;
 
 pub(crate) use self::{
+    keys::{Keys, KeysAction},
     operator::{Transactions, TransactionsAction},
     user::{Account, Inbox, Publish, Subscribe, Text, Topics, TopicsAction, UserCommand},
 };
 use crate::{base_url::BaseUrl, exit};
 
+mod keys;
 mod operator;
 mod user;
 
@@ -174,6 +176,14 @@ mod tests {
             "notifyx inbox --limit 0",
             "notifyx status --server ftp://h",
             "notifyx config --default --port 1",
+            "notifyx keys",
+            "notifyx keys create --name shop",
+            "notifyx keys create --name shop --scope delete:orders",
+            "notifyx keys create --name shop --scope publish:or*ders",
+            "notifyx keys create --name shop --scope publish:a --expires 90",
+            "notifyx keys create --scope publish:a",
+            "notifyx keys revoke",
+            "notifyx keys revoke 7",
             "notifyx 2pc",
             "notifyx 2pc ls --state odd",
             "notifyx 2pc ls --limit 0",

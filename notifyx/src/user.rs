@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod client;
 pub(crate) mod follow;
 pub(crate) mod inbox;
+pub(crate) mod keys;
 pub(crate) mod live;
 pub(crate) mod password;
 pub(crate) mod print;
@@ -49,6 +50,7 @@ pub(crate) fn run(command: UserCommand, global: &Global) -> Result<(), Failure> 
             UserCommand::Unsubscribe { topic } => topics::unsubscribe(&client, output, &topic).await,
             UserCommand::Inbox(inbox) => inbox::list(&client, output, inbox).await,
             UserCommand::Seen { ids } => inbox::seen(&client, output, &ids).await,
+            UserCommand::Keys(wish) => keys::run(&client, output, wish).await,
             UserCommand::Status => status::run(&client, output).await,
         }
     })

@@ -14,6 +14,7 @@ mod crash;
 mod delivery;
 mod gateways;
 mod inner_doors;
+mod keys;
 mod main_job;
 mod neighbours;
 mod operators;

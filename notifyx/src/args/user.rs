@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use notifyx_model::{Email, Message, NotificationId, Priority, TopicName};
 
+use super::Keys;
 use crate::user::recipient::Recipient;
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +48,15 @@ Examples:
         #[arg(required = true, value_name = "ID")]
         ids: Vec<NotificationId>,
     },
+    /// Make, list and revoke API keys: what your services show instead of your session
+    #[command(after_help = "\
+A key does what its scopes say, for you, and nothing else. It is printed once, when it is made.
+
+Examples:
+  notifyx keys create --name shop --scope publish:orders.* subscribe:payments
+  KEY=$(notifyx keys create --name nightly --scope 'publish:*' --expires 90d)
+  notifyx keys revoke 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40")]
+    Keys(Keys),
     /// Show how the platform is: services, instances, breakers
     Status,
 }
