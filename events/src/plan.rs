@@ -25,6 +25,8 @@ pub struct Plan {
 struct State {
     /// `None`: another instance drives.
     agenda: Option<Agenda>,
+    /// The earliest of what was taken last, to be fired.
+    firing: Option<Timestamp>,
     punctuality: Punctuality,
 }
 
@@ -112,7 +114,7 @@ impl Plan {
 
     /// From now on this instance drives. It knows of nothing yet, and is told of what comes.
     pub(crate) fn begin(&self) {
-        *self.state() = State { agenda: Some(Agenda::new(self.bounds)), punctuality: Punctuality::default() };
+        *self.state() = State { agenda: Some(Agenda::new(self.bounds)), ..State::default() };
     }
 
     /// Another does.
@@ -120,8 +122,24 @@ impl Plan {
         *self.state() = State::default();
     }
 
+    /// Takes what is due. What was taken before has fired, or was given back.
     pub(crate) fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
-        self.change(|agenda| agenda.due(now, limit)).unwrap_or_default()
+        let mut state = self.state();
+        let due = state.agenda.as_mut().map(|agenda| agenda.due(now, limit)).unwrap_or_default();
+        state.firing = due.iter().map(|due| due.slot.at).min();
+        let hungry = state.agenda.as_ref().is_some_and(Agenda::is_hungry);
+        drop(state);
+        if hungry {
+            self.calls.hungry.notify_one();
+        }
+        due
+    }
+
+    /// The earliest of all that is here, or is being fired.
+    pub(crate) fn known(&self) -> Option<Timestamp> {
+        let state = self.state();
+        let earliest = state.agenda.as_ref().and_then(Agenda::earliest);
+        earliest.into_iter().chain(state.firing).min()
     }
 
     pub(crate) fn earliest(&self) -> Option<Timestamp> {

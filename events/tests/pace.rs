@@ -1,5 +1,5 @@
-//! How fast the store is, with a million events in it. Not a claim: run it by hand, with `--release --ignored --nocapture`.
-//! `NOTIFYX_PACE_WAITING` says how many wait.
+//! How fast the store is, with a million events in it, and how punctual the driver is. Not a claim: run it by hand, with
+//! `--release --ignored --nocapture`. `NOTIFYX_PACE_WAITING` says how many wait.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that fails says where")]
 
@@ -11,14 +11,16 @@ use std::{
 use bytes::Bytes;
 use notifyx_database::testing;
 use notifyx_events::{
+    Config, Events,
     event::{NewEvent, Place},
-    feed::Feed,
+    feed::{Feed, News},
     plan::Plan,
     queue::Bounds,
     store::{self, MIGRATIONS, Slot, Store},
     writer::Writer,
 };
 use notifyx_model::{Category, Clock, EventId, Priority, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 const CONNECTIONS: usize = 4;
 const BATCH: usize = 100;
@@ -97,6 +99,47 @@ async fn pace(kept: testing::TestDatabase) {
     let began = Instant::now();
     store.earliest().await.unwrap();
     println!("earliest: {:?}", began.elapsed());
+}
+
+/// All events due within ten seconds, on the machine's clock: how late the watcher has them.
+async fn punctuality(kept: testing::TestDatabase) {
+    const SECONDS: usize = 10;
+    let clock = Clock::system();
+    let (events, work) = Events::new(&Config::default(), &kept.database, &clock);
+    let (mut watcher, stop) = (events.feed.watch(), CancellationToken::new());
+    let work = tokio::spawn(work.run("here".to_owned(), stop.clone()));
+    for (rate, categories) in [(1_000, 10), (10_000, 10), (10_000, 1)] {
+        let (count, start) = (rate * SECONDS, clock.now() + Duration::from_secs(30));
+        for batch in 0..count / BATCH {
+            let at = |i: usize| start + Duration::from_micros(((batch * BATCH + i) * 1_000_000 / rate) as u64);
+            let new = (0..BATCH).map(|i| event(&clock, i % categories, at(i))).collect();
+            events.schedule.schedule(new).await.into_iter().for_each(|kept| drop(kept.unwrap()));
+        }
+        let ready = start.since(clock.now());
+        let mut late: Vec<Duration> = Vec::with_capacity(count);
+        while late.len() < count {
+            let News::Appended(fired) = watcher.next().await else { panic!("the watcher keeps up") };
+            let now = clock.now();
+            late.extend(fired.iter().map(|event| now.since(event.given.fire_at)));
+        }
+        late.sort_unstable();
+        let [p50, p99, max] = [count / 2, count * 99 / 100, count - 1].map(|rank| late[rank]);
+        println!("{rate}/s in {categories}: p50 {p50:?}, p99 {p99:?}, max {max:?}; all were there {ready:?} before");
+    }
+    stop.cancel();
+    work.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn punctual_on_sqlite() {
+    punctuality(testing::sqlite(&MIGRATIONS).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn punctual_on_postgres() {
+    punctuality(testing::postgres(&MIGRATIONS).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,10 +53,14 @@ impl Driver {
     async fn look(&self) -> Result<(), Error> {
         let now = self.clock.now();
         self.plan.sweep(now);
-        match answer(self.store.earliest()).await? {
-            Some(at) if self.plan.earliest().is_none_or(|known| at < known) => self.find(at.max(now) + AHEAD).await,
-            _ => Ok(()),
+        // Before and after: what fires or is scheduled in between is no news.
+        let before = self.plan.known();
+        let Some(at) = answer(self.store.earliest()).await? else { return Ok(()) };
+        let known = [before, self.plan.known()];
+        if known.into_iter().flatten().all(|known| at < known) {
+            self.find(at.max(now) + AHEAD).await?;
         }
+        Ok(())
     }
 
     /// All that waits until then.
