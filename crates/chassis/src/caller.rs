@@ -110,6 +110,16 @@ pub struct User {
     pub email: Email,
 }
 
+impl User {
+    /// The value of the header in which a service names a user: `<user id> <e-mail>`.
+    pub(crate) fn asserted(value: &[u8]) -> Result<Self, Denied> {
+        let bad = || Denied::BadHeader(header::ASSERTED_USER);
+        let text = std::str::from_utf8(value).map_err(|_| bad())?;
+        let (id, email) = text.split_once(' ').ok_or_else(bad)?;
+        Ok(Self { id: id.parse().map_err(|_| bad())?, email: Email::parse(email).map_err(|_| bad())? })
+    }
+}
+
 /// A caller that proved itself, and is not an API key.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -120,6 +130,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Another service, that proved itself.
+    pub(crate) fn service(user: Option<User>, client_address: String) -> Self {
+        Self { cluster: true, user, token: None, client_address }
+    }
+
     /// The user who calls, or for whom a service calls.
     pub fn user(&self) -> Result<&User, Denied> {
         self.user.as_ref().ok_or(Denied::NoUser)
@@ -275,13 +290,9 @@ fn claimed_cluster(request: &HttpRequest, keeper: &Doorkeeper) -> Result<bool, D
     }
 }
 
-/// `<user id> <e-mail>`, believed because the secret beside it was right.
+/// Believed because the secret beside it was right.
 fn asserted(request: &HttpRequest) -> Result<Option<User>, Denied> {
-    let Some(value) = request.headers().get(header::ASSERTED_USER) else { return Ok(None) };
-    let bad = || Denied::BadHeader(header::ASSERTED_USER);
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| bad())?;
-    let (id, email) = text.split_once(' ').ok_or_else(bad)?;
-    Ok(Some(User { id: id.parse().map_err(|_| bad())?, email: Email::parse(email).map_err(|_| bad())? }))
+    request.headers().get(header::ASSERTED_USER).map(|value| User::asserted(value.as_bytes())).transpose()
 }
 
 /// A service tells the address that was seen at the front door.

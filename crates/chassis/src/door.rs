@@ -1,5 +1,7 @@
 //! A service's HTTP door: its routes, and around them what every door has.
 
+pub mod grpc;
+
 use std::{
     fmt,
     future::Future,
@@ -40,7 +42,7 @@ pub(crate) type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), S
 pub(crate) type Figures = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 type Routes = Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>;
 
-/// Builds a door; [`Door::listen`] opens it.
+/// Builds a door; [`Door::listen`] opens it, or [`Door::listen_grpc`].
 pub struct Door {
     name: &'static str,
     context: Context,

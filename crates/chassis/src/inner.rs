@@ -5,11 +5,15 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, ResponseError, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
+    http::{StatusCode, header},
+    web,
+};
 use notifyx_model::{Clock, Timestamp};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +25,9 @@ use crate::{
 
 /// A check that takes longer says no: a probe wants an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a browser shows where it asks for the dashboard's credentials.
+pub(crate) const PROMPT: &str = "Basic realm=\"notifyx: a token or the cluster secret as password\"";
 
 /// What the inner doors know; app data.
 pub(crate) struct Inner {
@@ -57,6 +64,41 @@ impl Inner {
         self.shutdown.is_cancelled()
     }
 
+    /// The process answers: no more is claimed.
+    pub(crate) fn health(&self) -> Page {
+        Page::json(200, &json!({ "status": "up", "service": self.name, "version": env!("CARGO_PKG_VERSION") }))
+    }
+
+    /// 200 where the service can do its work, 503 with what is lacking where not.
+    pub(crate) async fn ready(&self) -> Page {
+        let checks = self.checks().await;
+        let ready = checks.iter().all(|check| check.ok);
+        let status = if ready { 200 } else { 503 };
+        Page::json(status, &json!({ "ready": ready, "service": self.name, "checks": checks }))
+    }
+
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.checks().await.iter().all(|check| check.ok)
+    }
+
+    pub(crate) fn metrics(&self) -> Result<Page, Failure> {
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather());
+        let body = text.map_err(|error| Failure::made(500, "metrics_broken", error.to_string()))?;
+        Ok(Page { status: 200, media_type: "text/plain; version=0.0.4", policy: None, body })
+    }
+
+    /// For callers that proved themselves: it shows the configuration.
+    pub(crate) async fn status(&self) -> Page {
+        Page::json(200, &self.state().await)
+    }
+
+    /// The same for people.
+    pub(crate) async fn dashboard(&self) -> Page {
+        let body = Dashboard { status: &self.state().await }.to_string();
+        let policy = Some("default-src 'none'; style-src 'unsafe-inline'");
+        Page { status: 200, media_type: "text/html; charset=utf-8", policy, body }
+    }
+
     async fn checks(&self) -> Vec<Checked> {
         let mut done = Vec::with_capacity(self.checks.len() + 1);
         if self.shutdown.is_cancelled() {
@@ -78,7 +120,7 @@ impl Inner {
         done
     }
 
-    async fn status(&self) -> Status<'_> {
+    async fn state(&self) -> Status<'_> {
         let checks = self.checks().await;
         Status {
             service: self.name,
@@ -90,6 +132,34 @@ impl Inner {
             figures: self.figures.as_ref().map(|figures| figures()).unwrap_or_default(),
             config: &self.config,
         }
+    }
+}
+
+/// What an inner door says, whichever server carries it.
+pub(crate) struct Page {
+    pub(crate) status: u16,
+    pub(crate) media_type: &'static str,
+    /// Content security policy.
+    pub(crate) policy: Option<&'static str>,
+    pub(crate) body: String,
+}
+
+impl Page {
+    fn json(status: u16, body: &impl Serialize) -> Self {
+        let body = serde_json::to_string(body).expect("checks, figures and configuration have text keys");
+        Self { status, media_type: "application/json", policy: None, body }
+    }
+}
+
+impl From<Page> for HttpResponse {
+    fn from(page: Page) -> Self {
+        let status = StatusCode::from_u16(page.status).expect("inner doors use known ones");
+        let mut answer = HttpResponseBuilder::new(status);
+        answer.content_type(page.media_type);
+        if let Some(policy) = page.policy {
+            answer.insert_header((header::CONTENT_SECURITY_POLICY, policy));
+        }
+        answer.body(page.body)
     }
 }
 
@@ -124,48 +194,32 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/api/openapi.json").get(openapi));
 }
 
-/// The process answers: no more is claimed.
 async fn health(inner: web::Data<Inner>) -> HttpResponse {
-    HttpResponse::Ok()
-        .json(serde_json::json!({ "status": "up", "service": inner.name, "version": env!("CARGO_PKG_VERSION") }))
+    inner.health().into()
 }
 
-/// 200 where the service can do its work, 503 with what is lacking where not.
 async fn ready(inner: web::Data<Inner>) -> HttpResponse {
-    let checks = inner.checks().await;
-    let ready = checks.iter().all(|check| check.ok);
-    let mut answer = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    answer.json(serde_json::json!({ "ready": ready, "service": inner.name, "checks": checks }))
+    inner.ready().await.into()
 }
 
-async fn metrics(inner: web::Data<Inner>) -> HttpResponse {
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&inner.registry.gather(), &mut text) {
-        Ok(()) => HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text),
-        Err(error) => Failure::made(500, "metrics_broken", error.to_string()).error_response(),
-    }
+async fn metrics(inner: web::Data<Inner>) -> Result<HttpResponse, Failure> {
+    Ok(inner.metrics()?.into())
 }
 
 async fn status(inner: web::Data<Inner>, _caller: Caller) -> HttpResponse {
-    HttpResponse::Ok().json(inner.status().await)
+    inner.status().await.into()
 }
 
-/// The same for people. Without credentials the browser asks for them.
+/// Without credentials the browser asks for them.
 async fn dashboard(inner: web::Data<Inner>, request: HttpRequest, caller: Result<Caller, Failure>) -> HttpResponse {
     if let Err(failure) = caller {
         let mut answer = failure.error_response();
         if answer.status() == 401 && !request.headers().contains_key(notifyx_wire::header::CLUSTER_SECRET) {
-            let prompt =
-                header::HeaderValue::from_static("Basic realm=\"notifyx: a token or the cluster secret as password\"");
-            answer.headers_mut().insert(header::WWW_AUTHENTICATE, prompt);
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(PROMPT));
         }
         return answer;
     }
-    let page = Page { status: &inner.status().await }.to_string();
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
-        .body(page)
+    inner.dashboard().await.into()
 }
 
 async fn openapi(inner: web::Data<Inner>) -> HttpResponse {
@@ -176,11 +230,11 @@ async fn openapi(inner: web::Data<Inner>) -> HttpResponse {
 }
 
 /// The dashboard: no script, nothing fetched.
-struct Page<'a> {
+struct Dashboard<'a> {
     status: &'a Status<'a>,
 }
 
-impl std::fmt::Display for Page<'_> {
+impl std::fmt::Display for Dashboard<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let status = self.status;
         let state = if status.ready { ("ready", "ready") } else { ("not ready", "bad") };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, ResponseError, http::StatusCode, http::header};
 use notifyx_model::{Fault, Kind};
 use notifyx_wire::{header::REQUEST_ID, rest::Problem, trace::TraceContext};
+use tonic::{Code, Status};
 
 /// HTTP status of a kind.
 pub fn status(kind: Kind) -> u16 {
@@ -42,6 +43,29 @@ pub fn problem(fault: &dyn Fault) -> Problem {
         | Kind::Timeout => fault.to_string(),
     };
     made(status(fault.kind()), fault.code(), detail)
+}
+
+/// gRPC code of a kind.
+pub fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::Forbidden => Code::PermissionDenied,
+        Kind::NotFound => Code::NotFound,
+        Kind::Conflict => Code::FailedPrecondition,
+        Kind::Mismatch => Code::AlreadyExists,
+        // As tonic says it of a message.
+        Kind::TooLarge => Code::OutOfRange,
+        Kind::TooMany => Code::ResourceExhausted,
+        Kind::Internal => Code::Internal,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Timeout => Code::DeadlineExceeded,
+    }
+}
+
+/// An error as a gRPC client may see it: `.map_err(|error| reply::grpc(&error))`.
+pub fn grpc(fault: &dyn Fault) -> Status {
+    notifyx_wire::grpc::status(code(fault.kind()), &problem(fault), fault.retry_after())
 }
 
 /// A Phoenix error reply's payload.
@@ -175,5 +199,14 @@ mod tests {
     #[test]
     fn insides_stay_inside() {
         assert!(!problem(&Broken).detail.contains("secret"));
+        assert!(!grpc(&Broken).message().contains("secret"));
+    }
+
+    #[test]
+    fn a_status_names_the_thing_too() {
+        let status = grpc(&Missing);
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "topic `billing` not found"));
+        let (told, again) = notifyx_wire::grpc::refusal(&status).unwrap();
+        assert_eq!((told.status, told.code.as_str(), again), (404, "topic_not_found", None));
     }
 }

@@ -47,6 +47,11 @@ impl Requests {
         registry.register(Box::new(in_flight.clone())).expect("one door per registry");
         Self { count, seconds, in_flight }
     }
+
+    pub(crate) fn answered(&self, route: &str, method: &str, status: &str, seconds: f64) {
+        self.count.with_label_values(&[route, method, status]).inc();
+        self.seconds.with_label_values(&[route]).observe(seconds);
+    }
 }
 
 /// Middleware of every door: `App::new().wrap(from_fn(observe))`.
@@ -97,8 +102,7 @@ pub async fn observe(
     let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
     let seconds = started.elapsed().as_secs_f64();
     if let Some(requests) = requests {
-        requests.count.with_label_values(&[route.as_str(), &method, status.as_str()]).inc();
-        requests.seconds.with_label_values(&[route.as_str()]).observe(seconds);
+        requests.answered(&route, &method, status.as_str(), seconds);
     }
     let _entered = span.enter();
     tracing::debug!(status = status.as_u16(), seconds, "answered");

@@ -11,7 +11,7 @@ type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Running {
     name: &'static str,
     address: SocketAddr,
-    server: ServerHandle,
+    close: Hook,
     serving: JoinHandle<std::io::Result<()>>,
     before: Vec<Hook>,
     after: Vec<Hook>,
@@ -25,7 +25,17 @@ impl Running {
         server: ServerHandle,
         serving: JoinHandle<std::io::Result<()>>,
     ) -> Self {
-        Self { name, address, server, serving, before: Vec::new(), after: Vec::new() }
+        Self::of(name, address, async move { server.stop(true).await }, serving)
+    }
+
+    /// `close` begins the door's drain; `serving` ends with it.
+    pub(crate) fn of(
+        name: &'static str,
+        address: SocketAddr,
+        close: impl Future<Output = ()> + Send + 'static,
+        serving: JoinHandle<std::io::Result<()>>,
+    ) -> Self {
+        Self { name, address, close: Box::pin(close), serving, before: Vec::new(), after: Vec::new() }
     }
 
     pub fn name(&self) -> &'static str {
@@ -52,7 +62,7 @@ impl Running {
         for hook in self.before {
             hook.await;
         }
-        self.server.stop(true).await;
+        self.close.await;
         match self.serving.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(service = self.name, %error, "the server ended with an error"),

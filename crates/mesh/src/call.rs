@@ -19,11 +19,35 @@ pub struct Call {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: Vec<(&'static str, String)>,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    pub(crate) terms: Terms,
+}
+
+/// What a call over HTTP and one over gRPC have in common.
+#[derive(Clone, Default)]
+pub(crate) struct Terms {
+    pub(crate) headers: HeaderMap,
     pub(crate) deadline: Option<Duration>,
     pub(crate) idempotent: bool,
     pub(crate) once: bool,
+}
+
+impl Terms {
+    /// Who is sent with the cluster's secret is believed.
+    pub(crate) fn user(&mut self, id: UserId, email: &Email) {
+        self.header(header::ASSERTED_USER, &format!("{id} {email}"));
+    }
+
+    pub(crate) fn client(&mut self, address: &str) {
+        self.header(header::CLIENT_ADDRESS, address);
+    }
+
+    fn header(&mut self, name: &'static str, value: &str) {
+        if let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) {
+            value.set_sensitive(name == AUTHORIZATION.as_str());
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+    }
 }
 
 impl Call {
@@ -46,8 +70,7 @@ impl Call {
 
     fn new(method: Method, path: String) -> Self {
         debug_assert!(path.starts_with('/'), "a path begins with a slash: {path}");
-        let (query, headers, body) = (Vec::new(), HeaderMap::new(), Bytes::new());
-        Self { method, path, query, headers, body, deadline: None, idempotent: false, once: false }
+        Self { method, path, query: Vec::new(), body: Bytes::new(), terms: Terms::default() }
     }
 
     /// Adds a pair to the query string, encoded.
@@ -65,14 +88,16 @@ impl Call {
 
     /// Asserts the user for whom the call is made. Believed because of the cluster's secret.
     #[must_use]
-    pub fn user(self, id: UserId, email: &Email) -> Self {
-        self.header(header::ASSERTED_USER, &format!("{id} {email}"))
+    pub fn user(mut self, id: UserId, email: &Email) -> Self {
+        self.terms.user(id, email);
+        self
     }
 
     /// The address of the person at the front door.
     #[must_use]
-    pub fn client(self, address: &str) -> Self {
-        self.header(header::CLIENT_ADDRESS, address)
+    pub fn client(mut self, address: &str) -> Self {
+        self.terms.client(address);
+        self
     }
 
     /// The user's own token.
@@ -84,31 +109,28 @@ impl Call {
     /// A value that no header can hold is left out: the peer then misses it, and says so.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        if let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) {
-            value.set_sensitive(name == AUTHORIZATION.as_str());
-            self.headers.insert(HeaderName::from_static(name), value);
-        }
+        self.terms.header(name, value);
         self
     }
 
     /// All tries together end within this time; two seconds (`call_ms`) where nothing is said.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.terms.deadline = Some(deadline);
         self
     }
 
     /// Twice does no more than once: the call may be repeated when its outcome is not known.
     #[must_use]
     pub fn idempotent(mut self) -> Self {
-        self.idempotent = true;
+        self.terms.idempotent = true;
         self
     }
 
     /// One try has the whole deadline: for a long poll, which would rather be asked anew.
     #[must_use]
     pub fn once(mut self) -> Self {
-        self.once = true;
+        self.terms.once = true;
         self
     }
 }
@@ -152,7 +174,7 @@ mod tests {
         let token = Token::parse(&"t".repeat(43)).unwrap();
         let call = Call::post("/api/x").bearer(&token).json(&"salary");
         assert_eq!(format!("{call:?}"), "Call(POST /api/x)");
-        assert!(call.headers[AUTHORIZATION].is_sensitive());
+        assert!(call.terms.headers[AUTHORIZATION].is_sensitive());
     }
 
     #[test]
@@ -161,6 +183,6 @@ mod tests {
         let id = UserId::from_uuid(uuid::Uuid::nil());
         let call = Call::get("/").user(id, &email);
         let expected = "00000000-0000-0000-0000-000000000000 jürgen@example.org";
-        assert_eq!(call.headers[header::ASSERTED_USER].as_bytes(), expected.as_bytes());
+        assert_eq!(call.terms.headers[header::ASSERTED_USER].as_bytes(), expected.as_bytes());
     }
 }

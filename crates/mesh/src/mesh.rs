@@ -6,18 +6,24 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use notifyx_model::{Clock, InstanceId, Secret, ServiceName};
-use notifyx_wire::rest::discovery::{Instance, Services};
+use notifyx_wire::rest::{
+    Problem,
+    discovery::{Instance, Services},
+};
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Response, Status};
 use tracing::debug;
 
 use crate::{
-    Answer, Call, CallError, MeshConfig,
-    breaker::State,
+    Answer, Call, CallError, Instances, Line, MeshConfig, Rpc,
+    breaker::{Admission, State},
+    call::Terms,
     metrics::Metrics,
-    pool::Pool,
+    pool::{Member, Pool},
     registry::Registry,
+    rpc::{self, Said},
     table::Table,
     transport::{Failed, Received, Transport, problem},
 };
@@ -123,19 +129,78 @@ impl Mesh {
     /// Asks an instance of the service. Connections belong to the runtime that this runs on: call it from the shared one,
     /// not from a door's worker.
     pub async fn call(&self, service: &'static str, call: Call) -> Result<Answer, CallError> {
+        let (call, transport) = (&call, &self.0.transport);
+        let exchange = move |member: Arc<Member>, _: Duration| async move {
+            let base = format!("http://{}", member.address);
+            match transport.exchange(&base, call).await {
+                Ok(received) => Tried { healthy: !is_failure(&received), outcome: judge(service, received) },
+                Err(failed) => Tried { healthy: false, outcome: Err(Failure::of(service, failed)) },
+            }
+        };
+        self.measured(service, &call.terms, &call.path, exchange).await
+    }
+
+    /// Asks an instance of the service over gRPC: `ask` makes the call on the line that it is given, anew with each try.
+    /// `|line| { let request = request.clone(); async move { EventsClient::new(line).heads(request).await } }`.
+    pub async fn rpc<T, Fut>(&self, service: &'static str, rpc: Rpc, ask: impl Fn(Line) -> Fut) -> Result<T, CallError>
+    where
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let (terms, ask) = (&rpc.terms, &ask);
+        let exchange = move |member: Arc<Member>, share| answer(service, self.line(&member, terms, share).map(ask));
+        self.measured(service, terms, "a call", exchange).await
+    }
+
+    /// Asks this very instance, once: to open a stream that only it can give. The deadline is that of the opening.
+    pub async fn rpc_at<T, Fut>(
+        &self,
+        service: &'static str,
+        instance: InstanceId,
+        rpc: Rpc,
+        ask: impl Fn(Line) -> Fut,
+    ) -> Result<T, CallError>
+    where
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let pool = self.0.table.find(service).ok_or(CallError::Unreachable { service })?;
+        let share = rpc.terms.deadline.unwrap_or_else(|| self.0.config.deadline());
+        let (terms, ask) = (&rpc.terms, &ask);
+        let exchange = move |member: Arc<Member>, share| answer(service, self.line(&member, terms, share).map(ask));
+        self.attempt(service, pool.get(instance), share, &exchange).await.map_err(|failure| failure.error)
+    }
+
+    /// The way to an instance, with what every call carries. `None`: its address is none.
+    fn line(&self, member: &Member, terms: &Terms, share: Duration) -> Option<Line> {
+        member.channel().map(|channel| Line::new(channel, self.0.transport.headers(terms), share))
+    }
+
+    async fn measured<T, Fut: Future<Output = Tried<T>>>(
+        &self,
+        service: &'static str,
+        terms: &Terms,
+        what: &str,
+        exchange: impl Fn(Arc<Member>, Duration) -> Fut,
+    ) -> Result<T, CallError> {
         let began = Instant::now();
-        let outcome = self.attempts(service, &call, began).await;
+        let outcome = self.attempts(service, terms, what, began, exchange).await;
         // The time of a long poll says nothing.
-        if !call.once {
+        if !terms.once {
             self.0.metrics.called(service, &outcome, began.elapsed().as_secs_f64());
         }
         outcome
     }
 
-    async fn attempts(&self, service: &'static str, call: &Call, began: Instant) -> Result<Answer, CallError> {
+    async fn attempts<T, Fut: Future<Output = Tried<T>>>(
+        &self,
+        service: &'static str,
+        terms: &Terms,
+        what: &str,
+        began: Instant,
+        exchange: impl Fn(Arc<Member>, Duration) -> Fut,
+    ) -> Result<T, CallError> {
         let pool = self.0.table.find(service).ok_or(CallError::Unreachable { service })?;
-        let deadline = began + call.deadline.unwrap_or_else(|| self.0.config.deadline());
-        let attempts_max = if call.once { 1 } else { self.0.config.attempts_max };
+        let deadline = began + terms.deadline.unwrap_or_else(|| self.0.config.deadline());
+        let attempts_max = if terms.once { 1 } else { self.0.config.attempts_max };
         pool.budget.deposit();
         let mut tried = Vec::new();
         // The first failure after which the call may have taken effect: no later one makes that untrue.
@@ -146,15 +211,17 @@ impl Mesh {
             let last = attempt >= attempts_max;
             let left = deadline.saturating_duration_since(Instant::now());
             // A first instance that hangs leaves time for a second.
-            let share = if call.idempotent && !last && pool.has_other(&tried) { left / 2 } else { left };
-            let failure = match self.attempt(service, &pool, call, &mut tried, share).await {
+            let share = if terms.idempotent && !last && pool.has_other(&tried) { left / 2 } else { left };
+            let picked = pool.pick(&tried);
+            tried.extend(picked.as_ref().map(|(member, _)| member.instance));
+            let failure = match self.attempt(service, picked, share, &exchange).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             if !failure.error.is_undelivered() {
                 doubt.get_or_insert_with(|| failure.error.clone());
             }
-            let again = !last && failure.again(call, &pool, &tried) && self.grant_retry(service, &pool);
+            let again = !last && failure.again(terms, &pool, &tried) && self.grant_retry(service, &pool);
             if !again || timeout_at(deadline, jitter(attempt)).await.is_err() {
                 return Err(if failure.error.is_undelivered() {
                     doubt.unwrap_or(failure.error)
@@ -162,37 +229,27 @@ impl Mesh {
                     failure.error
                 });
             }
-            debug!("{} to {service}: try {attempt} failed, again: {}", call.path, failure.error);
+            debug!("{what} to {service}: try {attempt} failed, again: {}", failure.error);
         }
     }
 
     /// One try of one instance, at most `share` long.
-    async fn attempt(
+    async fn attempt<T, Fut: Future<Output = Tried<T>>>(
         &self,
         service: &'static str,
-        pool: &Pool,
-        call: &Call,
-        tried: &mut Vec<InstanceId>,
+        picked: Option<(Arc<Member>, Admission)>,
         share: Duration,
-    ) -> Result<Answer, Failure> {
-        let Some((member, admission)) = pool.pick(tried) else {
+        exchange: &impl Fn(Arc<Member>, Duration) -> Fut,
+    ) -> Result<T, Failure> {
+        let Some((member, admission)) = picked else {
             return Err(Failure::finally(CallError::Unreachable { service }));
         };
-        tried.push(member.instance);
-        let base = format!("http://{}", member.address);
-        match timeout(share, self.0.transport.exchange(&base, call)).await {
-            Ok(Ok(received)) => {
-                admission.settle(!is_failure(&received));
-                judge(service, received)
-            }
-            Ok(Err(failed)) => {
-                admission.settle(false);
-                Err(Failure::of(service, failed))
-            }
-            Err(_) => {
-                admission.settle(false);
-                Err(Failure { error: CallError::Timeout { service }, again: Again::ElsewhereIfIdempotent })
-            }
+        if let Ok(Tried { healthy, outcome }) = timeout(share, exchange(member, share)).await {
+            admission.settle(healthy);
+            outcome
+        } else {
+            admission.settle(false);
+            Err(Failure::late(service))
         }
     }
 
@@ -220,9 +277,14 @@ impl Mesh {
         timeout(patience, known).await.is_ok()
     }
 
+    /// The instances of a service, as they come and go.
+    pub fn instances(&self, service: &'static str) -> Instances {
+        Instances::new(self.0.table.clone(), service)
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let instances = |pool: &Pool| {
-            let shown = |member: &Arc<crate::pool::Member>| InstanceSnapshot {
+            let shown = |member: &Arc<Member>| InstanceSnapshot {
                 instance: member.instance,
                 address: member.address.clone(),
                 breaker: member.breaker.state(),
@@ -264,6 +326,12 @@ impl Mesh {
     }
 }
 
+/// How a try ended, and whether that speaks for its instance.
+struct Tried<T> {
+    healthy: bool,
+    outcome: Result<T, Failure>,
+}
+
 /// Why a try failed, and what may be done about it.
 struct Failure {
     error: CallError,
@@ -285,6 +353,10 @@ impl Failure {
         Self { error, again: Again::No }
     }
 
+    fn late(service: &'static str) -> Self {
+        Self { error: CallError::Timeout { service }, again: Again::ElsewhereIfIdempotent }
+    }
+
     fn of(service: &'static str, failed: Failed) -> Self {
         match failed {
             Failed::NotSent(why) => {
@@ -296,19 +368,23 @@ impl Failure {
         }
     }
 
-    fn again(&self, call: &Call, pool: &Pool, tried: &[InstanceId]) -> bool {
+    fn again(&self, terms: &Terms, pool: &Pool, tried: &[InstanceId]) -> bool {
         match self.again {
             Again::No => false,
             Again::Yes => true,
-            Again::IfIdempotent => call.idempotent,
-            Again::ElsewhereIfIdempotent => call.idempotent && pool.has_other(tried),
+            Again::IfIdempotent => terms.idempotent,
+            Again::ElsewhereIfIdempotent => terms.idempotent && pool.has_other(tried),
         }
     }
 }
 
 /// Whether an answer speaks against its instance. One that is full and says when to come back is alive.
 fn is_failure(received: &Received) -> bool {
-    received.status >= 500 && !(received.status == 503 && received.retry_after.is_some())
+    is_trouble(received.status, received.retry_after)
+}
+
+fn is_trouble(status: u16, retry_after: Option<Duration>) -> bool {
+    status >= 500 && !(status == 503 && retry_after.is_some())
 }
 
 fn judge(service: &'static str, received: Received) -> Result<Answer, Failure> {
@@ -319,13 +395,52 @@ fn judge(service: &'static str, received: Received) -> Result<Answer, Failure> {
     if !(400..600).contains(&status) {
         return Err(Failure::finally(CallError::Broken { service, why: format!("status {status}") }));
     }
-    let problem = problem(service, &received);
+    Err(said_no(service, problem(service, &received), received.retry_after))
+}
+
+fn said_no(service: &'static str, problem: Problem, retry_after: Option<Duration>) -> Failure {
     // A user must not be told to log in again because the services of the cluster disagree.
-    if status == 401 && problem.code == "cluster_secret_invalid" {
-        return Err(Failure::finally(CallError::Broken { service, why: problem.detail }));
+    if problem.status == 401 && problem.code == "cluster_secret_invalid" {
+        return Failure::finally(CallError::Broken { service, why: problem.detail });
     }
-    let again = if matches!(status, 502..=504) { Again::ElsewhereIfIdempotent } else { Again::No };
-    Err(Failure { error: CallError::Refused(Box::new(problem), received.retry_after), again })
+    let again = if matches!(problem.status, 502..=504) { Again::ElsewhereIfIdempotent } else { Again::No };
+    Failure { error: CallError::Refused(Box::new(problem), retry_after), again }
+}
+
+/// Waits for a call over gRPC that was made, if there was a line to make it on.
+async fn answer<T>(
+    service: &'static str,
+    asked: Option<impl Future<Output = Result<Response<T>, Status>>>,
+) -> Tried<T> {
+    let Some(asked) = asked else {
+        let failed = Failed::NotSent("its address is not one".to_owned());
+        return Tried { healthy: false, outcome: Err(Failure::of(service, failed)) };
+    };
+    match asked.await {
+        Ok(response) => Tried { healthy: true, outcome: Ok(response.into_inner()) },
+        Err(status) => refused(service, &status),
+    }
+}
+
+fn refused<T>(service: &'static str, status: &Status) -> Tried<T> {
+    let (healthy, failure) = match rpc::read(status) {
+        Said::No(problem, wait) => (!is_trouble(problem.status, wait), said_no(service, problem, wait)),
+        Said::Late => (false, Failure::late(service)),
+        Said::Nothing(failed) => (false, Failure::of(service, failed)),
+    };
+    Tried { healthy, outcome: Err(failure) }
+}
+
+impl CallError {
+    /// Why a stream of the service broke off, after it had begun.
+    pub fn of_stream(service: &'static str, status: &Status) -> Self {
+        match rpc::read(status) {
+            Said::No(problem, wait) => said_no(service, problem, wait).error,
+            Said::Late => Self::Timeout { service },
+            // It had begun, so it was sent.
+            Said::Nothing(failed) => Self::Cut { service, why: failed.why() },
+        }
+    }
 }
 
 async fn jitter(attempt: u32) {

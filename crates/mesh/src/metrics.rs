@@ -12,7 +12,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::{Answer, CallError, breaker::State};
+use crate::{CallError, breaker::State};
 
 /// From a tenth of a millisecond (a local call) to the longest deadline in use.
 const CALL_SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
@@ -109,7 +109,7 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn called(&self, service: &str, outcome: &Result<Answer, CallError>, seconds: f64) {
+    pub(crate) fn called<T>(&self, service: &str, outcome: &Result<T, CallError>, seconds: f64) {
         let outcome = match outcome {
             Ok(_) => "ok",
             Err(CallError::Refused(..)) => "refused",

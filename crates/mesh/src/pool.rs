@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, RwLock,
+        Arc, OnceLock, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -10,12 +10,14 @@ use std::{
 
 use notifyx_model::{InstanceId, ServiceName, Timestamp};
 use notifyx_wire::rest::discovery::Instance;
+use tonic::transport::Channel;
 
 use crate::{
     MeshConfig,
     breaker::{Admission, Breaker},
     budget::Budget,
     metrics::Metrics,
+    rpc,
 };
 
 /// A registry that has just started knows nobody until all have registered again, within a third of a lease. So a service
@@ -42,6 +44,19 @@ pub(crate) struct Member {
     pub(crate) instance: InstanceId,
     pub(crate) address: String,
     pub(crate) breaker: Arc<Breaker>,
+    /// Of its gRPC calls, which share one connection; made with the first.
+    channel: OnceLock<Channel>,
+}
+
+impl Member {
+    /// Connects when it is used, and again when the connection was lost. `None`: the address is none.
+    pub(crate) fn channel(&self) -> Option<Channel> {
+        if let Some(channel) = self.channel.get() {
+            return Some(channel.clone());
+        }
+        let endpoint = rpc::endpoint(&self.address)?;
+        Some(self.channel.get_or_init(|| endpoint.connect_lazy()).clone())
+    }
 }
 
 impl Pool {
@@ -68,7 +83,8 @@ impl Pool {
             stays(instance).cloned().unwrap_or_else(|| {
                 let series = metrics.breaker(&self.service, instance.instance);
                 let breaker = Breaker::new(config, series);
-                Arc::new(Member { instance: instance.instance, address: instance.address.clone(), breaker })
+                let (instance, address) = (instance.instance, instance.address.clone());
+                Arc::new(Member { instance, address, breaker, channel: OnceLock::new() })
             })
         };
         let mut list: Vec<_> = named.iter().map(member).collect();
@@ -94,6 +110,12 @@ impl Pool {
             .filter(|member| !tried.contains(&member.instance))
             .find_map(admit)
             .or_else(|| in_turn().filter(|member| tried.contains(&member.instance)).find_map(admit))
+    }
+
+    /// This very instance, if it is there and its breaker lets a call pass.
+    pub(crate) fn get(&self, instance: InstanceId) -> Option<(Arc<Member>, Admission)> {
+        let member = self.list().iter().find(|member| member.instance == instance).cloned()?;
+        member.breaker.admit().map(|admission| (member, admission))
     }
 
     /// Whether an instance is there that was not tried.

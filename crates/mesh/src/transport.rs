@@ -13,10 +13,10 @@ use reqwest::{
     redirect,
 };
 
-use crate::Call;
+use crate::{Call, call::Terms};
 
 /// Within one data centre a connection takes milliseconds; a lost first packet is repeated after a second.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_200);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_200);
 /// The doors keep idle connections for 75 s: the side that closes first must be the one that would write next.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A full page of the longest messages; more is a peer gone wrong, and must not fill the memory.
@@ -75,7 +75,7 @@ impl Transport {
     pub(crate) async fn exchange(&self, base: &str, call: &Call) -> Result<Received, Failed> {
         let url = Url::parse(&format!("{base}{}", call.path))
             .map_err(|error| Failed::NotSent(format!("`{base}{}` is not an address: {error}", call.path)))?;
-        let mut request = self.client.request(call.method.clone(), url).headers(self.headers(call));
+        let mut request = self.client.request(call.method.clone(), url).headers(self.headers(&call.terms));
         if !call.query.is_empty() {
             request = request.query(&call.query);
         }
@@ -88,8 +88,9 @@ impl Transport {
         Ok(Received { status, retry_after, body: body(response).await? })
     }
 
-    fn headers(&self, call: &Call) -> HeaderMap {
-        let mut headers = call.headers.clone();
+    /// What is sent with every call, whatever carries it: its own headers, the cluster's secret, the trace.
+    pub(crate) fn headers(&self, terms: &Terms) -> HeaderMap {
+        let mut headers = terms.headers.clone();
         if let Some(secret) = &self.secret {
             headers.insert(header::CLUSTER_SECRET, secret.clone());
         }

@@ -1,4 +1,4 @@
-//! gRPC between services: what `build.rs` generates from `proto/`, and the bounds that are stated there.
+//! gRPC between services: what `build.rs` generates from `proto/`, and how a refusal travels.
 
 /// Every file of `proto/` and what it imports, as reflection answers them: an encoded `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -15,6 +15,10 @@ pub mod events {
     )]
     include!(concat!(env!("OUT_DIR"), "/notifyx.events.v1.rs"));
 }
+
+pub use refusal::{refusal, status};
+
+mod refusal;
 
 #[cfg(test)]
 mod tests {

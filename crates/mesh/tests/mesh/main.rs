@@ -4,5 +4,6 @@
 
 mod calls;
 mod registry;
+mod rpcs;
 mod sessions;
 mod support;
