@@ -1,5 +1,5 @@
 //! The rule of a recurring schedule: which nominal times it has, and what becomes of those that were missed. Pure: what is kept of
-//! a schedule is [`Recurring`](crate::recurring::Recurring), and when it is looked at is the driver's to say.
+//! a schedule is [`Recurring`], and when it is looked at is the driver's to say.
 //!
 //! A nominal time is an instant; it is made into an event or skipped, once. Its name on the wall clock is [`Recurrence::local`].
 
