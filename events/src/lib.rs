@@ -4,13 +4,15 @@
 //! follow commit order and have no gaps. The schedule holds events until their time; firing moves them to the log in one
 //! transaction, in which the delete decides, so that an event fires once whoever tries.
 //!
-//! The rules are in `schedule` (events) and `schedules` (what recurs). The `driver` fires what is due on the one instance that has the
+//! A call comes in at `grpc`. The rules are in `schedule` (events) and `schedules` (what recurs). The `driver` fires what is due on the one instance that has the
 //! lease; the `plan` is what it knows of the near future, and the `feed` what this instance appends, for those who watch.
 
 pub mod driver;
 mod error;
 pub mod event;
 pub mod feed;
+mod grpc;
+mod metrics;
 pub mod plan;
 pub mod queue;
 pub mod recurrence;
@@ -29,10 +31,13 @@ use std::{
     time::Duration,
 };
 
-use notifyx_database::{Database, DatabaseUrl};
+use notifyx_chassis::{Context, Door, Running, StartError};
+use notifyx_database::{Database, DatabaseUrl, Options};
+use notifyx_mesh::{Mesh, MeshConfig, Place};
 use notifyx_model::Clock;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use serde_json::json;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::error::Error;
 use crate::{
@@ -120,6 +125,18 @@ impl Events {
         let schedule = Schedule::new(store, writer, plan.clone());
         (Self { schedule, schedules, feed, plan }, work)
     }
+
+    /// For `/status` and the dashboard.
+    fn figures(&self) -> serde_json::Value {
+        let metrics = &self.plan.metrics;
+        json!({
+            "drives": self.plan.drives(),
+            "held": self.plan.held(),
+            "fired": metrics.fired_total(),
+            "late_ms_mean": metrics.late_ms_mean(),
+            "writes_queued": self.schedule.queued(),
+        })
+    }
 }
 
 impl Work {
@@ -132,6 +149,53 @@ impl Work {
         tokio::join!(driver.run(stop.clone()), self.sweeper.run(stop));
         self.writer.close().await;
     }
+}
+
+/// Opens the database and the door, enters the registry, and drives the schedule whenever no other instance does. Call it on the
+/// context's runtime.
+pub async fn start(config: Config, context: Context) -> Result<Running, StartError> {
+    let options = Options { connections: config.database_connections.get(), ..Options::default() };
+    let database = Database::open(&config.database, options, &store::MIGRATIONS).await?;
+    let door = Door::new(NAME, &context);
+    let (events, work) = Events::new(&config, &database, &context.clock);
+    let events = Arc::new(events);
+    events.plan.metrics.register(door.registry());
+
+    let mesh = mesh(&context, door.registry());
+    let place = Place::new(&mesh, NAME);
+    // On SQLite nobody else drives.
+    let others = (!work.alone).then(|| mesh.clone());
+    let (placed, shown, queued) = (place.clone(), events.clone(), events.clone());
+    let mut running = door
+        .config(&config)
+        .ready("registry", move || std::future::ready(placed.check()))
+        .database(&database)
+        .figures(move || shown.figures())
+        .queues(move || vec![("writes", queued.schedule.queued()), ("window", queued.plan.held())])
+        .listen_grpc(grpc::services(&context, events, others), config.listen)
+        .await?;
+    place.take(&config.advertise, running.address(), &context.shutdown);
+
+    // The work beside the door goes on until the last call was answered.
+    let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
+    let address = if config.advertise.is_empty() { running.address().to_string() } else { config.advertise };
+    tasks.spawn_on(work.run(address, ended.clone()), &context.runtime);
+    tasks.close();
+
+    running.before_stop(async move { place.leave().await });
+    running.after_stop(async move { database.close().await });
+    running.after_stop(async move {
+        ended.cancel();
+        tasks.wait().await;
+        mesh.stop().await;
+    });
+    Ok(running)
+}
+
+/// Stops with the service, not with the first signal: the lease has to be given back.
+fn mesh(context: &Context, metrics: &prometheus::Registry) -> Mesh {
+    let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
+    Mesh::start(&MeshConfig::default(), discovery, secret, context.clock.clone(), metrics, CancellationToken::new())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::{
     event::Event,
+    metrics::Metrics,
     queue::{Agenda, Bounds, Figures, Lateness, Punctuality, Refill},
     store::{Due, Kept, Slot},
 };
@@ -19,6 +20,7 @@ pub struct Plan {
     bounds: Bounds,
     state: Mutex<State>,
     pub(crate) calls: Calls,
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ pub(crate) struct Calls {
 
 impl Plan {
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: Mutex::default(), calls: Calls::default() }
+        Self { bounds, state: Mutex::default(), calls: Calls::default(), metrics: Metrics::default() }
     }
 
     /// Have everything looked at now rather than within a second: the clock was moved.
@@ -61,6 +63,11 @@ impl Plan {
     /// Whether this instance drives the schedule.
     pub fn drives(&self) -> bool {
         self.state().agenda.is_some()
+    }
+
+    /// Events that are held in memory, of all categories.
+    pub fn held(&self) -> usize {
+        self.state().agenda.as_ref().map_or(0, Agenda::len)
     }
 
     /// `None`: nothing waits there, or another instance drives.
@@ -115,11 +122,13 @@ impl Plan {
     /// From now on this instance drives. It knows of nothing yet, and is told of what comes.
     pub(crate) fn begin(&self) {
         *self.state() = State { agenda: Some(Agenda::new(self.bounds)), ..State::default() };
+        self.metrics.drives(true);
     }
 
     /// Another does.
     pub(crate) fn end(&self) {
         *self.state() = State::default();
+        self.metrics.drives(false);
     }
 
     /// Takes what is due. What was taken before has fired, or was given back.
@@ -163,7 +172,9 @@ impl Plan {
         let punctuality = &mut self.state().punctuality;
         for event in events {
             let possible = event.given.fire_at.max(event.given.created_at);
-            punctuality.record(&event.given.category, now.since(possible), now);
+            let late = now.since(possible);
+            punctuality.record(&event.given.category, late, now);
+            self.metrics.fired(late);
         }
     }
 

@@ -143,6 +143,11 @@ impl Schedule {
         Ok(self.store.lease().await?.map(|lease| lease.holder))
     }
 
+    /// Pieces of calls that wait for their transaction.
+    pub fn queued(&self) -> usize {
+        self.writer.queued()
+    }
+
     fn queue(&self, head: Head) -> Queue {
         let (figures, lateness) = (self.plan.figures(&head.category), self.plan.lateness(&head.category));
         let size = figures.map_or(0, |figures| figures.size as u64);

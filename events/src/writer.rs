@@ -58,6 +58,15 @@ enum Act {
     Append,
 }
 
+impl Act {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Append => "append",
+        }
+    }
+}
+
 /// Who is told of what was committed, in the order of commits.
 #[derive(Clone)]
 struct Told {
@@ -67,6 +76,7 @@ struct Told {
 
 impl Told {
     fn of(&self, act: Act, kept: &[Kept]) {
+        self.plan.metrics.wrote(act.name(), kept.len());
         match act {
             Act::Schedule => self.plan.scheduled(kept),
             Act::Append => {

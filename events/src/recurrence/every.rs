@@ -15,8 +15,8 @@ pub struct Every {
 const SECOND: i64 = 1_000_000;
 
 impl Every {
-    /// A year, leap years too.
-    pub const MAX_DAYS: i64 = 366;
+    /// Ten years, as far as anything is scheduled ahead.
+    pub const MAX_DAYS: i64 = 3_653;
 
     /// `15m`, `1h30m`, `7d`, or ISO 8601: `PT15M`. A day is 24 hours, a week 7 days; months and years have no length.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
@@ -31,10 +31,28 @@ impl Every {
         let Ok(length) = span.to_duration(SpanRelativeTo::days_are_24_hours()) else {
             return refuse(format!("`{text}` counts months or years, whose lengths differ: use cron, or days"));
         };
+        Self::bounded(text, i64::try_from(length.as_micros()).ok())
+    }
+
+    /// As services say it; as text it is in seconds.
+    pub fn from_micros(micros: i64) -> Result<Self, Invalid> {
+        let (seconds, fraction) = (micros / SECOND, micros % SECOND);
+        let text = match fraction {
+            0 => format!("{seconds}s"),
+            _ => format!("{seconds}.{:06}s", fraction.abs()),
+        };
+        Self::bounded(&text, Some(micros))
+    }
+
+    pub fn as_micros(&self) -> i64 {
+        self.micros
+    }
+
+    fn bounded(text: &str, micros: Option<i64>) -> Result<Self, Invalid> {
         let bounds = SECOND..=Self::MAX_DAYS * 24 * 60 * 60 * SECOND;
-        match i64::try_from(length.as_micros()) {
-            Ok(micros) if bounds.contains(&micros) => Ok(Self { text: text.to_owned(), micros }),
-            _ => refuse(format!("`{text}` is not between 1 second and {} days", Self::MAX_DAYS)),
+        match micros.filter(|micros| bounds.contains(micros)) {
+            Some(micros) => Ok(Self { text: text.to_owned(), micros }),
+            None => Err(Invalid::new("every", format!("`{text}` is not between 1 second and {} days", Self::MAX_DAYS))),
         }
     }
 
@@ -71,15 +89,27 @@ mod tests {
         for (text, answer) in [
             ("soon", "every `soon` is not a duration, such as 15m, 1h30m, 7d or PT15M"),
             ("", "every `` is not a duration, such as 15m, 1h30m, 7d or PT15M"),
-            ("999ms", "every `999ms` is not between 1 second and 366 days"),
-            ("-1h", "every `-1h` is not between 1 second and 366 days"),
-            ("367d", "every `367d` is not between 1 second and 366 days"),
+            ("999ms", "every `999ms` is not between 1 second and 3653 days"),
+            ("-1h", "every `-1h` is not between 1 second and 3653 days"),
+            ("3654d", "every `3654d` is not between 1 second and 3653 days"),
             ("1mo", "every `1mo` counts months or years, whose lengths differ: use cron, or days"),
         ] {
             assert_eq!(Every::parse(text).unwrap_err().to_string(), answer);
         }
         assert!(Every::parse(&"1".repeat(1_000)).is_err());
-        assert!(Every::parse("366d").is_ok() && Every::parse("1s").is_ok());
+        assert!(Every::parse("3653d").is_ok() && Every::parse("1s").is_ok());
+    }
+
+    #[test]
+    fn microseconds_read_back_from_their_text() {
+        for micros in [SECOND, 1_500_000, 90 * SECOND + 1, 3_653 * 86_400 * SECOND] {
+            let every = Every::from_micros(micros).unwrap();
+            assert_eq!(Every::parse(&every.to_string()), Ok(every.clone()), "{every}");
+            assert_eq!(every.as_micros(), micros);
+        }
+        for micros in [i64::MIN, -SECOND, 0, 999_999, 3_653 * 86_400 * SECOND + 1, i64::MAX] {
+            assert!(Every::from_micros(micros).is_err(), "{micros}");
+        }
     }
 
     #[test]
