@@ -61,6 +61,8 @@ Examples:
     /// Start counter-2pc alone: counts of what was published
     #[command(name = "counter-2pc")]
     Counter2pc(OneService),
+    /// Start events alone: the log of what happened, and the schedule of what will
+    Events(OneService),
     /// Start discovery alone: the registry of services
     Discovery(OneService),
     /// Print the effective configuration, each value with where it came from

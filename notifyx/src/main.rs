@@ -40,6 +40,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Auth(args) => up::one(Service::Auth, &args, global),
         Command::Persist(args) => up::one(Service::Persist, &args, global),
         Command::Counter2pc(args) => up::one(Service::Counter2pc, &args, global),
+        Command::Events(args) => up::one(Service::Events, &args, global),
         Command::Discovery(args) => up::one(Service::Discovery, &args, global),
         Command::Config(show) => config(&show, global),
         Command::Completions { shell } => completions(shell),

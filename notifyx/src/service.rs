@@ -13,12 +13,14 @@ pub(crate) enum Service {
     Auth,
     Persist,
     Counter2pc,
+    Events,
     Gateway,
 }
 
 impl Service {
     /// In the order of starting: each needs only those before it. They stop the other way round.
-    pub(crate) const ALL: [Self; 5] = [Self::Discovery, Self::Auth, Self::Persist, Self::Counter2pc, Self::Gateway];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Discovery, Self::Auth, Self::Persist, Self::Counter2pc, Self::Events, Self::Gateway];
 
     /// As the registry, the configuration and the command line call it.
     pub(crate) fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Service {
             Self::Auth => "auth",
             Self::Persist => "persist",
             Self::Counter2pc => "counter-2pc",
+            Self::Events => "events",
             Self::Gateway => "gateway",
         }
     }
@@ -37,6 +40,7 @@ impl Service {
             Self::Auth => &mut settings.auth.listen,
             Self::Persist => &mut settings.persist.listen,
             Self::Counter2pc => &mut settings.counter_2pc.listen,
+            Self::Events => &mut settings.events.listen,
             Self::Gateway => &mut settings.gateway.listen,
         }
     }
@@ -48,6 +52,7 @@ impl Service {
             Self::Auth => &mut settings.auth.advertise,
             Self::Persist => &mut settings.persist.advertise,
             Self::Counter2pc => &mut settings.counter_2pc.advertise,
+            Self::Events => &mut settings.events.advertise,
             Self::Gateway => &mut settings.gateway.advertise,
         }
     }
@@ -59,6 +64,7 @@ impl Service {
             Self::Auth => Some(&mut settings.auth.database),
             Self::Persist => Some(&mut settings.persist.database),
             Self::Counter2pc => Some(&mut settings.counter_2pc.database),
+            Self::Events => Some(&mut settings.events.database),
             Self::Gateway => Some(&mut settings.gateway.database),
         }
     }
@@ -69,6 +75,7 @@ impl Service {
             Self::Auth => notifyx_auth::start(settings.auth.clone(), context).await,
             Self::Persist => notifyx_persist::start(settings.persist.clone(), context).await,
             Self::Counter2pc => notifyx_counter_2pc::start(settings.counter_2pc.clone(), context).await,
+            Self::Events => notifyx_events::start(settings.events.clone(), context).await,
             Self::Gateway => notifyx_gateway::start(settings.gateway.clone(), context).await,
         }
     }

@@ -24,17 +24,19 @@ pub(crate) struct Settings {
     pub(crate) persist: notifyx_persist::Config,
     #[serde(rename = "counter-2pc")]
     pub(crate) counter_2pc: notifyx_counter_2pc::Config,
+    pub(crate) events: notifyx_events::Config,
     pub(crate) discovery: notifyx_discovery::Config,
 }
 
 /// Every section with its commented defaults, in the order in which they are printed.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("telemetry", telemetry::DEFAULTS),
     ("cluster", cluster::DEFAULTS),
     ("gateway", notifyx_gateway::DEFAULTS),
     ("auth", notifyx_auth::DEFAULTS),
     ("persist", notifyx_persist::DEFAULTS),
     ("counter-2pc", notifyx_counter_2pc::DEFAULTS),
+    ("events", notifyx_events::DEFAULTS),
     ("discovery", notifyx_discovery::DEFAULTS),
 ];
 
@@ -209,9 +211,14 @@ mod tests {
     fn port_0_is_every_port_and_another_is_the_gateways() {
         let placed = |port| Loaded::up(&Placement { port: Some(port), ..Placement::default() }).unwrap().settings;
         let all = placed(0);
-        for listen in
-            [all.gateway.listen, all.auth.listen, all.persist.listen, all.counter_2pc.listen, all.discovery.listen]
-        {
+        for listen in [
+            all.gateway.listen,
+            all.auth.listen,
+            all.persist.listen,
+            all.counter_2pc.listen,
+            all.events.listen,
+            all.discovery.listen,
+        ] {
             assert_eq!(listen, address("127.0.0.1:0"));
         }
         let one = placed(4444);

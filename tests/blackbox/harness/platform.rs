@@ -27,6 +27,7 @@ use super::{
 /// A start on a busy machine, migrations of five new databases included.
 const START_WITHIN: Duration = Duration::from_secs(40);
 
+/// Those whose doors speak HTTP and take tokens.
 pub(crate) const SERVICES: [&str; 5] = ["discovery", "auth", "persist", "counter-2pc", "gateway"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +177,7 @@ impl Platform {
         let mut command = notifyx();
         command.arg(service).arg("--json").env("NOTIFYX_CLUSTER__SECRET", &self.secret);
         // `--port N` places the gateway; the others keep out of each other's way.
-        for inner in SERVICES {
+        for inner in SERVICES.into_iter().chain(["events"]) {
             command.env(format!("NOTIFYX_{}__LISTEN", inner.replace('-', "_").to_uppercase()), "127.0.0.1:0");
         }
         if let Some(port) = self.plan.ports.get(name) {

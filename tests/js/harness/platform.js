@@ -13,7 +13,7 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), "../../..");
 /** NOTIFYX_BIN, or what `cargo build` left. */
 const NOTIFYX = process.env.NOTIFYX_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/notifyx");
 
-const SERVICES = ["DISCOVERY", "AUTH", "PERSIST", "COUNTER_2PC", "GATEWAY"];
+const SERVICES = ["DISCOVERY", "AUTH", "PERSIST", "COUNTER_2PC", "EVENTS", "GATEWAY"];
 
 export function unique(name) {
   return `${name}-${randomUUID().slice(0, 13)}`;
