@@ -357,12 +357,8 @@ mod tests {
     }
 
     fn new(change: impl FnOnce(&mut wire::NewEvent)) -> wire::NewEvent {
-        let mut event = wire::NewEvent {
-            id: "e".into(),
-            category: "c".into(),
-            fire_at_us: Some(0),
-            ..wire::NewEvent::default()
-        };
+        let mut event =
+            wire::NewEvent { id: "e".into(), category: "c".into(), fire_at_us: Some(0), ..wire::NewEvent::default() };
         change(&mut event);
         event
     }
@@ -371,7 +367,10 @@ mod tests {
     fn what_is_not_said_is_filled_in() {
         let origin = origin();
         let event = scheduled(new(|event| event.id.clear()), &origin).unwrap();
-        assert_eq!((&event.data[..], event.priority, event.created_at), (&b"null"[..], Priority::default(), origin.clock.now()));
+        assert_eq!(
+            (&event.data[..], event.priority, event.created_at),
+            (&b"null"[..], Priority::default(), origin.clock.now())
+        );
         assert_eq!(event.id.as_str().len(), 36);
         assert_eq!(appended(new(|event| event.fire_at_us = None), &origin).unwrap().fire_at, origin.clock.now());
     }

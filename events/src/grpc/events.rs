@@ -50,9 +50,8 @@ impl events_server::Events for Desk {
         let named = name(&mut asked, &origin);
         if let Some(forward) = forward {
             let request = wire::ScheduleRequest { events: asked.clone(), forwarded: true };
-            let there = forward.ask(user, Repeat::Harmless, request, async |mut client, request| {
-                client.schedule(request).await
-            });
+            let there = forward
+                .ask(user, Repeat::Harmless, request, async |mut client, request| client.schedule(request).await);
             if let Some(results) = there.await? {
                 return Ok(Response::new(results));
             }
@@ -73,9 +72,8 @@ impl events_server::Events for Desk {
         let event = convert::event_ref(request.event.clone()).map_err(refuse)?;
         if let Some(forward) = forward {
             request.forwarded = true;
-            let there = forward.ask(user, Repeat::Harmful, request, async |mut client, request| {
-                client.cancel(request).await
-            });
+            let there =
+                forward.ask(user, Repeat::Harmful, request, async |mut client, request| client.cancel(request).await);
             if let Some(event) = there.await? {
                 return Ok(Response::new(event));
             }
@@ -91,9 +89,8 @@ impl events_server::Events for Desk {
         let at = convert::ahead("fire_at", request.fire_at_us, self.clock.now()).map_err(refuse)?;
         if let Some(forward) = forward {
             request.forwarded = true;
-            let there = forward.ask(user, Repeat::Harmless, request, async |mut client, request| {
-                client.reschedule(request).await
-            });
+            let there = forward
+                .ask(user, Repeat::Harmless, request, async |mut client, request| client.reschedule(request).await);
             if let Some(event) = there.await? {
                 return Ok(Response::new(event));
             }
@@ -152,9 +149,8 @@ impl events_server::Events for Desk {
         let after = convert::after(&request.cursor, Category::parse).map_err(refuse)?;
         if let Some(forward) = forward {
             request.forwarded = true;
-            let there = forward.ask(user, Repeat::Harmless, request, async |mut client, request| {
-                client.queues(request).await
-            });
+            let there =
+                forward.ask(user, Repeat::Harmless, request, async |mut client, request| client.queues(request).await);
             if let Some(queues) = there.await? {
                 return Ok(Response::new(queues));
             }

@@ -1,13 +1,11 @@
 //! The service as its callers see it: a real door on a free port, on SQLite.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
-use notifyx_chassis::{Cluster, Context, Running};
-use notifyx_database::DatabaseUrl;
+use notifyx_chassis::{Cluster, Context, Door, Running};
+use notifyx_database::{Database, DatabaseUrl, testing};
+use notifyx_mesh::{Mesh, MeshConfig};
 use notifyx_model::{Clock, Secret};
 use notifyx_wire::{
     grpc::{
@@ -23,7 +21,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, Streaming, codegen::InterceptedService, service::Interceptor, transport::Channel};
 
-use crate::Config;
+use crate::{Config, Events, NAME, Work, store::MIGRATIONS};
 
 const SECRET: &str = "cluster-secret";
 
@@ -51,6 +49,16 @@ struct Service {
     schedules: SchedulesClient<Line>,
 }
 
+fn context() -> Context {
+    Context {
+        clock: Clock::system(),
+        shutdown: CancellationToken::new(),
+        runtime: tokio::runtime::Handle::current(),
+        cluster: Cluster::new(Secret::new(SECRET)),
+        discovery: Vec::new(),
+    }
+}
+
 async fn open() -> Service {
     open_in(TempDir::new().unwrap()).await
 }
@@ -61,14 +69,7 @@ async fn open_in(folder: TempDir) -> Service {
         database: DatabaseUrl::sqlite(folder.path().join("events.db")),
         ..Config::default()
     };
-    let context = Context {
-        clock: Clock::system(),
-        shutdown: CancellationToken::new(),
-        runtime: tokio::runtime::Handle::current(),
-        cluster: Cluster::new(Secret::new(SECRET)),
-        discovery: Vec::new(),
-    };
-    let running = crate::start(config, context).await.unwrap();
+    let running = crate::start(config, context()).await.unwrap();
     let channel = Channel::from_shared(format!("http://{}", running.address())).unwrap().connect().await.unwrap();
     Service {
         folder,
@@ -78,9 +79,9 @@ async fn open_in(folder: TempDir) -> Service {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the service runs on the system's clock")]
+/// By the service's clock.
 fn now_us() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros()).unwrap()
+    Clock::system().now().as_micros()
 }
 
 fn event(id: &str, fire_at_us: i64) -> wire::NewEvent {
@@ -317,7 +318,10 @@ async fn lists_come_in_pages() {
         seen.extend(page.events.into_iter().map(|event| event.id));
         request.cursor = page.next;
     }
-    assert_eq!((seen, request.cursor), (["e0", "e3", "e6", "e1", "e4", "e2", "e5"].map(str::to_owned).into(), String::new()));
+    assert_eq!(
+        (seen, request.cursor),
+        (["e0", "e3", "e6", "e1", "e4", "e2", "e5"].map(str::to_owned).into(), String::new())
+    );
     for (cursor, limit, refused) in [("x", 0, "cursor_invalid"), ("", 1_001, "page_invalid")] {
         let request = wire::ListRequest { cursor: cursor.into(), limit, ..wire::ListRequest::default() };
         let status = service.events.list(request).await.unwrap_err();
@@ -346,7 +350,7 @@ async fn a_recurring_schedule_is_made_paused_run_by_hand_and_deleted() {
     };
     let made = service.schedules.create(new(Rule::EveryUs(ten_years))).await.unwrap().into_inner();
     let rule = made.rule.clone().unwrap();
-    assert_eq!((rule.rule, rule.on_missed()), (Some(Rule::EveryUs(ten_years)), wire::OnMissed::FireLast));
+    assert_eq!((rule.on_missed(), rule.rule), (wire::OnMissed::FireLast, Some(Rule::EveryUs(ten_years))));
     assert_eq!((rule.data, rule.priority), ("null".into(), Some(4)));
     assert_eq!(made.next_at_us, Some(made.created_at_us + ten_years));
     let again = service.schedules.create(new(Rule::EveryUs(ten_years))).await.unwrap().into_inner();
@@ -404,4 +408,59 @@ async fn the_door_shows_how_the_service_is() {
     let status = http.get(format!("{base}/status")).header(header::CLUSTER_SECRET, SECRET).send().await.unwrap();
     assert!(status.text().await.unwrap().contains("late_ms_mean"));
     service.stop().await;
+}
+
+/// One of two instances on a database, which drives only if its work is run.
+async fn instance(database: &Database, others: Option<Mesh>) -> (Running, Arc<Events>, Work) {
+    let context = context();
+    let (events, mut work) = Events::new(&Config::default(), database, &context.clock);
+    work.alone = false;
+    let events = Arc::new(events);
+    let services = super::services(&context, events.clone(), others);
+    let running = Door::new(NAME, &context).listen_grpc(services, ([127, 0, 0, 1], 0).into()).await.unwrap();
+    (running, events, work)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_instance_without_the_lease_is_given_its_holder_knows_at_once() {
+    let kept = testing::sqlite(&MIGRATIONS).await;
+    let (holder, driving, work) = instance(&kept.database, None).await;
+    let (address, stop) = (holder.address().to_string(), CancellationToken::new());
+    let driver = tokio::spawn(work.run(address.clone(), stop.clone()));
+    let drives = async {
+        while !driving.plan.drives() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, drives).await.expect("it drives");
+
+    let metrics = prometheus::Registry::new();
+    let mesh = Mesh::fixed(&MeshConfig::default(), &[(NAME, address)], Secret::new(SECRET), Clock::system(), &metrics);
+    let (running, given, _work) = instance(&kept.database, Some(mesh)).await;
+    let channel = Channel::from_shared(format!("http://{}", running.address())).unwrap().connect().await.unwrap();
+    let mut client = EventsClient::with_interceptor(channel, Ours);
+    let later = now_us() + 3_600 * SECOND_US;
+    let mut schedule = async |ids: &[&str]| {
+        let events = ids.iter().map(|id| event(id, later)).collect();
+        let results = client.schedule(wire::ScheduleRequest { events, forwarded: false }).await.unwrap().into_inner();
+        (told(results), client.clone())
+    };
+    let (stored, mut client_too) = schedule(&["a", "", "a"]).await;
+    assert_eq!(stored, ["stored", "stored", "duplicate"]);
+    assert!(!given.plan.drives());
+    assert_eq!(driving.plan.held(), 2, "told by the call itself");
+    let queues = client_too.queues(wire::QueuesRequest::default()).await.unwrap().into_inner().queues;
+    assert_eq!((queues[0].size, queues[0].backlog), (2, 0), "as the holder sees it");
+    client_too.cancel(wire::CancelRequest { event: named("a"), forwarded: false }).await.unwrap();
+    assert_eq!(driving.plan.held(), 1);
+    let again = client_too.cancel(wire::CancelRequest { event: named("a"), forwarded: false }).await.unwrap_err();
+    assert_eq!(code(&again), (Code::NotFound, "event_not_found".into()), "the holder's own word");
+
+    // Its door is gone, and its lease is not over: the call is served where it came.
+    holder.stop().await;
+    assert_eq!(schedule(&["b", ""]).await.0, ["stored", "stored"]);
+    drop((client_too, client));
+    stop.cancel();
+    driver.await.unwrap();
+    running.stop().await;
 }

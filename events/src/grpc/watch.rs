@@ -153,10 +153,8 @@ impl Watch {
             }
             let recovered = after.is_none_or(|after| can_catch_up(after, &head));
             self.watched.insert(category.clone(), head.offset);
-            self.replies.push_back(watch_reply::News::Followed(wire::Followed {
-                head: Some(convert::head(&head)),
-                recovered,
-            }));
+            self.replies
+                .push_back(watch_reply::News::Followed(wire::Followed { head: Some(convert::head(&head)), recovered }));
             if let Some(after) = after.filter(|after| recovered && *after < head.offset) {
                 self.gaps.push_back(Gap { category, after, until: head.offset });
             }
