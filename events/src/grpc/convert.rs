@@ -246,7 +246,7 @@ pub(super) fn read(read: Read) -> wire::ReadReply {
     }
 }
 
-pub(super) fn queue(queue: Queue) -> wire::Queue {
+pub(super) fn queue(queue: &Queue) -> wire::Queue {
     wire::Queue {
         category: queue.category.to_string(),
         size: queue.size,

@@ -156,14 +156,17 @@ impl events_server::Events for Desk {
             }
         }
         let all = categories.is_empty();
-        let look = async move |rules: Arc<Events>| match all {
-            true => rules.schedule.list_queues(after.as_ref(), limit).await,
-            false => rules.schedule.queues(&categories).await,
+        let look = async move |rules: Arc<Events>| {
+            if all {
+                rules.schedule.list_queues(after.as_ref(), limit).await
+            } else {
+                rules.schedule.queues(&categories).await
+            }
         };
         let queues = self.ask(look).await?;
         let next = queues.last().filter(|_| all && queues.len() >= limit as usize);
         let next = next.map(|queue| queue.category.to_string()).unwrap_or_default();
-        Ok(Response::new(wire::QueuesReply { queues: queues.into_iter().map(convert::queue).collect(), next }))
+        Ok(Response::new(wire::QueuesReply { queues: queues.iter().map(convert::queue).collect(), next }))
     }
 }
 
