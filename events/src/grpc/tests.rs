@@ -94,8 +94,8 @@ fn event(id: &str, fire_at_us: i64) -> wire::NewEvent {
     }
 }
 
-fn named(id: &str) -> Option<wire::EventRef> {
-    Some(wire::EventRef { id: id.into(), category: String::new() })
+fn named(id: &str) -> wire::EventRef {
+    wire::EventRef { id: id.into(), category: String::new() }
 }
 
 /// In words: `stored`, `duplicate`, or the code.
@@ -233,23 +233,23 @@ async fn what_waits_can_be_moved_and_cancelled_and_what_fired_cannot() {
     let mut service = open().await;
     let later = now_us() + 3_600 * SECOND_US;
     assert_eq!(service.schedule(vec![event("a", later), event("b", later)]).await, ["stored", "stored"]);
-    let request = wire::CancelRequest { event: named("b"), forwarded: false };
+    let request = wire::CancelRequest { event: Some(named("b")), forwarded: false };
     assert_eq!(service.events.cancel(request.clone()).await.unwrap().into_inner().fire_at_us, later);
     let gone = service.events.cancel(request).await.unwrap_err();
     assert_eq!(code(&gone), (Code::NotFound, "event_not_found".into()));
 
     let mut watching = service.watch(only(follow(None))).await;
     watching.followed().await;
-    let too_far = wire::RescheduleRequest { event: named("a"), fire_at_us: i64::MAX, forwarded: false };
+    let too_far = wire::RescheduleRequest { event: Some(named("a")), fire_at_us: i64::MAX, forwarded: false };
     let refused = service.events.reschedule(too_far).await.unwrap_err();
     assert_eq!(code(&refused), (Code::InvalidArgument, "event_invalid".into()));
-    let now = wire::RescheduleRequest { event: named("a"), fire_at_us: 1, forwarded: false };
+    let now = wire::RescheduleRequest { event: Some(named("a")), fire_at_us: 1, forwarded: false };
     assert_eq!(service.events.reschedule(now).await.unwrap().into_inner().fire_at_us, 1);
     assert_eq!(ids(&watching.events(1).await), ["a"], "a time that has passed fires at once");
-    let late = wire::CancelRequest { event: named("a"), forwarded: false };
+    let late = wire::CancelRequest { event: Some(named("a")), forwarded: false };
     let refused = service.events.cancel(late).await.unwrap_err();
     assert_eq!(code(&refused), (Code::FailedPrecondition, "event_fired".into()));
-    let fired = service.events.get(named("a").unwrap()).await.unwrap().into_inner();
+    let fired = service.events.get(named("a")).await.unwrap().into_inner();
     assert_eq!((fired.offset, fired.fired_at_us.is_some()), (Some(1), true));
     service.stop().await;
 }
@@ -426,13 +426,13 @@ async fn what_an_instance_without_the_lease_is_given_its_holder_knows_at_once() 
     let kept = testing::sqlite(&MIGRATIONS).await;
     let (holder, driving, work) = instance(&kept.database, None).await;
     let (address, stop) = (holder.address().to_string(), CancellationToken::new());
-    let driver = tokio::spawn(work.run(address.clone(), stop.clone()));
-    let drives = async {
+    let working = tokio::spawn(work.run(address.clone(), stop.clone()));
+    let driven = async {
         while !driving.plan.drives() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, drives).await.expect("it drives");
+    timeout(PATIENCE, driven).await.expect("it drives");
 
     let metrics = prometheus::Registry::new();
     let mesh = Mesh::fixed(&MeshConfig::default(), &[(NAME, address)], Secret::new(SECRET), Clock::system(), &metrics);
@@ -451,9 +451,9 @@ async fn what_an_instance_without_the_lease_is_given_its_holder_knows_at_once() 
     assert_eq!(driving.plan.held(), 2, "told by the call itself");
     let queues = client_too.queues(wire::QueuesRequest::default()).await.unwrap().into_inner().queues;
     assert_eq!((queues[0].size, queues[0].backlog), (2, 0), "as the holder sees it");
-    client_too.cancel(wire::CancelRequest { event: named("a"), forwarded: false }).await.unwrap();
+    client_too.cancel(wire::CancelRequest { event: Some(named("a")), forwarded: false }).await.unwrap();
     assert_eq!(driving.plan.held(), 1);
-    let again = client_too.cancel(wire::CancelRequest { event: named("a"), forwarded: false }).await.unwrap_err();
+    let again = client_too.cancel(wire::CancelRequest { event: Some(named("a")), forwarded: false }).await.unwrap_err();
     assert_eq!(code(&again), (Code::NotFound, "event_not_found".into()), "the holder's own word");
 
     // Its door is gone, and its lease is not over: the call is served where it came.
@@ -461,6 +461,6 @@ async fn what_an_instance_without_the_lease_is_given_its_holder_knows_at_once() 
     assert_eq!(schedule(&["b", ""]).await.0, ["stored", "stored"]);
     drop((client_too, client));
     stop.cancel();
-    driver.await.unwrap();
+    working.await.unwrap();
     running.stop().await;
 }
