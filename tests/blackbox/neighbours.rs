@@ -53,7 +53,7 @@ async fn a_port_that_is_taken_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = crate::harness::notifyx();
     command.args(["up", "--port", port, "--data"]).arg(folder.path());
-    for service in ["AUTH", "PERSIST", "COUNTER_2PC", "DISCOVERY"] {
+    for service in ["AUTH", "PERSIST", "COUNTER_2PC", "EVENTS", "DISCOVERY"] {
         command.env(format!("NOTIFYX_{service}__LISTEN"), "127.0.0.1:0");
     }
     let mut second = Process::spawn("the second", &mut command, None);

@@ -36,7 +36,7 @@ async fn drains(form: Form, signal: &str) {
 
     if form == Form::Separate {
         // The others end as orderly, and take themselves off the registry.
-        for name in ["gateway", "persist-1", "persist-2", "counter-2pc", "auth"] {
+        for name in ["gateway", "persist-1", "persist-2", "counter-2pc", "events", "auth"] {
             platform.process(name).terminate();
             assert_eq!(platform.process(name).exited(ENDS_WITHIN).await.code(), Some(0), "{platform}");
         }

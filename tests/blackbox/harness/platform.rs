@@ -24,11 +24,14 @@ use super::{
     unique,
 };
 
-/// A start on a busy machine, migrations of five new databases included.
+/// A start on a busy machine, migrations of six new databases included.
 const START_WITHIN: Duration = Duration::from_secs(40);
 
 /// Those whose doors speak HTTP and take tokens.
 pub(crate) const SERVICES: [&str; 5] = ["discovery", "auth", "persist", "counter-2pc", "gateway"];
+
+/// All that can be started alone.
+const ROLES: [&str; 6] = ["discovery", "auth", "persist", "counter-2pc", "events", "gateway"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -77,7 +80,7 @@ pub(crate) struct Options {
 }
 
 /// The processes of [`Form::Separate`], discovery first.
-const PROCESSES: [&str; 6] = ["discovery", "auth", "persist-1", "persist-2", "counter-2pc", "gateway"];
+const PROCESSES: [&str; 7] = ["discovery", "auth", "persist-1", "persist-2", "counter-2pc", "events", "gateway"];
 
 impl Platform {
     /// One of the test's own: to be stopped, killed, started again.
@@ -173,11 +176,11 @@ impl Platform {
 
     /// The command line of an instance: `up`, or a service's name with an optional number.
     pub(crate) fn command(&self, name: &str) -> Command {
-        let service = SERVICES.into_iter().find(|service| name.starts_with(service)).unwrap_or(name);
+        let service = ROLES.into_iter().find(|role| name.starts_with(role)).unwrap_or(name);
         let mut command = notifyx();
         command.arg(service).arg("--json").env("NOTIFYX_CLUSTER__SECRET", &self.secret);
         // `--port N` places the gateway; the others keep out of each other's way.
-        for inner in SERVICES.into_iter().chain(["events"]) {
+        for inner in ROLES {
             command.env(format!("NOTIFYX_{}__LISTEN", inner.replace('-', "_").to_uppercase()), "127.0.0.1:0");
         }
         if let Some(port) = self.plan.ports.get(name) {
