@@ -1,5 +1,7 @@
 //! The service as its callers see it: a real door on a free port, on SQLite.
 
+mod watch;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
@@ -64,10 +66,14 @@ async fn open() -> Service {
 }
 
 async fn open_in(folder: TempDir) -> Service {
+    open_as(folder, Config::default()).await
+}
+
+async fn open_as(folder: TempDir, config: Config) -> Service {
     let config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         database: DatabaseUrl::sqlite(folder.path().join("events.db")),
-        ..Config::default()
+        ..config
     };
     let running = crate::start(config, context()).await.unwrap();
     let channel = Channel::from_shared(format!("http://{}", running.address())).unwrap().connect().await.unwrap();
@@ -275,33 +281,6 @@ async fn a_restart_fires_what_is_overdue_and_nothing_twice() {
     let seen = watching.events(50).await;
     assert_eq!(offsets(&seen), (2..=51).collect::<Vec<_>>());
     assert_eq!(service.log().await.len(), 51);
-    service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watcher_that_was_away_gets_what_it_lacks_or_learns_that_it_is_too_much() {
-    let mut service = open().await;
-    service.append((1..=1_200).map(|n| format!("e{n}"))).await;
-    let (change, changes) = mpsc::channel(4);
-    let changes = stream::unfold(changes, async |mut changes| Some((changes.recv().await?, changes)));
-    let mut watching = service.watch(changes).await;
-    change.send(follow(Some(1_000))).await.unwrap();
-    assert_eq!(watching.followed().await, (1_200, true));
-    assert_eq!(offsets(&watching.events(200).await), (1_001..=1_200).collect::<Vec<_>>());
-    for (after, recovered) in [(Some(0), false), (Some(1_201), false), (Some(1_200), true), (None, true)] {
-        change.send(follow(after)).await.unwrap();
-        assert_eq!(watching.followed().await, (1_200, recovered), "{after:?}");
-    }
-    service.append(std::iter::once("live".to_owned())).await;
-    assert_eq!(offsets(&watching.events(1).await), [1_201]);
-
-    let bad = wire::Follow { category: "a/b".into(), after: None };
-    change.send(wire::WatchRequest { follow: vec![bad], unfollow: vec!["orders".into()] }).await.unwrap();
-    let watch_reply::News::NotFollowed(refused) = watching.next().await else { panic!("it is no name") };
-    assert_eq!((refused.category.as_str(), refused.problem.unwrap().code.as_str()), ("a/b", "event_invalid"));
-    service.append(std::iter::once("unseen".to_owned())).await;
-    change.send(follow(None)).await.unwrap();
-    assert_eq!(watching.followed().await, (1_202, true), "what came meanwhile was not watched");
     service.stop().await;
 }
 
