@@ -213,6 +213,10 @@ pub trait Recurrings: Send + Sync {
     async fn materialise(&self, occurrences: &Occurrences) -> Result<Vec<Kept>, Error>;
 }
 
+/// How long it is known which nominal times were made, before the next one. The state that was read decides already; these rows are
+/// for one that is set back, by hand or by a backup of one table.
+const OCCURRENCES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Who drives the schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {

@@ -15,7 +15,7 @@ use crate::{
 notifyx_database::conformance!(open, &MIGRATIONS;
     it_reads_back_equal_and_an_id_is_one_schedule, they_are_listed_by_id_and_category, a_change_needs_the_state_that_was_read,
     an_occurrence_is_made_once_whoever_tries, what_is_paused_or_gone_makes_nothing, those_that_are_due_are_found,
-    deleted_it_takes_what_waits_with_it);
+    a_day_of_nominal_times_is_kept, deleted_it_takes_what_waits_with_it);
 
 impl Fixture {
     fn recurring(&self, of: &str, text: &str, next_ms: u64) -> Recurring {
@@ -123,6 +123,20 @@ async fn an_occurrence_is_made_once_whoever_tries(f: Fixture) {
     assert_eq!((made.len(), made[0].event.given.id.as_str()), (1, "next"));
     let after = f.recurring_as_it_is("daily").await;
     assert_eq!((after.made, after.last_at), (2, Some(f.after(1_010))));
+}
+
+async fn a_day_of_nominal_times_is_kept(f: Fixture) {
+    const HOUR_MS: u64 = 3_600_000;
+    let hourly = f.created("a", "hourly", HOUR_MS).await;
+    for hour in 1..=30 {
+        let now = f.recurring_as_it_is("hourly").await;
+        let mut occurrence = f.occurrence(&now, &hour.to_string());
+        occurrence.then = State::Active { next: f.after((hour + 1) * HOUR_MS) };
+        assert_eq!(f.store.materialise(&occurrence).await.unwrap().len(), 1);
+    }
+    assert_eq!((f.rows("scheduled").await, f.rows("occurrence").await), (30, 25));
+    let after = f.recurring_as_it_is("hourly").await;
+    assert_eq!((after.made, after.id), (30, hourly.id));
 }
 
 async fn what_is_paused_or_gone_makes_nothing(f: Fixture) {

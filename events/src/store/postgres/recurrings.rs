@@ -10,7 +10,7 @@ use crate::{
     event::{EventKey, NewEvent, Owner},
     recurring::{Recurring, State},
     store::{
-        Kept, Occurrences, Page, Recurrings,
+        Kept, OCCURRENCES_KEPT, Occurrences, Page, Recurrings,
         keep::categories,
         row::{self, RecurringRow, level, signed},
     },
@@ -147,6 +147,11 @@ impl Recurrings for Postgres {
         .bind(events.iter().map(|(nominal, _)| nominal.as_micros()).collect::<Vec<_>>())
         .fetch_all(&mut *tx)
         .await?;
+        sqlx::query("DELETE FROM occurrence WHERE recurring_id = $1 AND nominal_at < $2")
+            .bind(id.as_str())
+            .bind((*next - OCCURRENCES_KEPT).as_micros())
+            .execute(&mut *tx)
+            .await?;
         let new: Vec<NewEvent> = events
             .iter()
             .filter(|(nominal, _)| made.contains(&nominal.as_micros()))

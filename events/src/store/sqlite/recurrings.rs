@@ -10,7 +10,7 @@ use crate::{
     event::{EventKey, NewEvent, Owner},
     recurring::{Recurring, State},
     store::{
-        Kept, Occurrences, Page, Recurrings,
+        Kept, OCCURRENCES_KEPT, Occurrences, Page, Recurrings,
         row::{self, RecurringRow, level, signed},
     },
 };
@@ -141,6 +141,11 @@ impl Recurrings for Sqlite {
         .bind(nominal)
         .fetch_all(&mut *tx)
         .await?;
+        sqlx::query("DELETE FROM occurrence WHERE recurring_id = ?1 AND nominal_at < ?2")
+            .bind(id.as_str())
+            .bind((*next - OCCURRENCES_KEPT).as_micros())
+            .execute(&mut *tx)
+            .await?;
         let made: Vec<i64> = made.into_iter().map(|(nominal,)| nominal).collect();
         let new: Vec<NewEvent> = events
             .iter()
