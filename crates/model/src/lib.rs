@@ -9,6 +9,7 @@ mod kind;
 mod message;
 mod name;
 mod scope;
+mod span;
 mod token;
 
 pub use clock::{Clock, ManualClock, Timestamp};
@@ -18,4 +19,5 @@ pub use kind::{Fault, Kind};
 pub use message::{Message, Notification, Priority, RECIPIENTS_MAX};
 pub use name::{Category, Email, EventId, Invalid, KeyName, OperatorName, Remark, ServiceName, TopicName};
 pub use scope::{OutOfScope, Scope, Scopes, Verb};
+pub use span::GivenSpan;
 pub use token::{Secret, Token, TokenHash};

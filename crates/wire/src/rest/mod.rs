@@ -4,6 +4,7 @@ pub mod auth;
 pub mod commit;
 pub mod counter;
 pub mod discovery;
+pub mod events;
 pub mod gateway;
 pub mod persist;
 mod problem;
