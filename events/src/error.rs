@@ -30,6 +30,14 @@ pub enum Error {
     ScheduleMismatch(EventId),
     #[error("recurring schedule `{0}` was changed by others meanwhile: try again")]
     ScheduleBusy(EventId),
+    #[error("consumer `{name}` follows category `{category}` already: take another name")]
+    ConsumerElsewhere { name: String, category: Category },
+    #[error("consumer `{0}` not found: it has to be acquired first")]
+    ConsumerNotFound(String),
+    #[error("consumer `{name}` was taken by `{holder}` since: stop, or acquire it again")]
+    ConsumerLost { name: String, holder: String },
+    #[error("position {position} is beyond the log, which ends at offset {head}")]
+    BeyondHead { position: u64, head: u64 },
     #[error("the store did not answer in time")]
     Silent,
     /// The store holds what this binary never wrote.
@@ -50,9 +58,13 @@ impl Fault for Error {
             Self::Database(error) => error.kind(),
             Self::Queue(rejected) => rejected.kind(),
             Self::Shared(error) => error.kind(),
-            Self::Invalid(_) => Kind::Invalid,
-            Self::EventNotFound(_) | Self::ScheduleNotFound(_) => Kind::NotFound,
-            Self::EventFired { .. } | Self::IdAmbiguous(_) | Self::ScheduleFinished(_) => Kind::Conflict,
+            Self::Invalid(_) | Self::BeyondHead { .. } => Kind::Invalid,
+            Self::EventNotFound(_) | Self::ScheduleNotFound(_) | Self::ConsumerNotFound(_) => Kind::NotFound,
+            Self::EventFired { .. }
+            | Self::IdAmbiguous(_)
+            | Self::ScheduleFinished(_)
+            | Self::ConsumerElsewhere { .. }
+            | Self::ConsumerLost { .. } => Kind::Conflict,
             Self::ScheduleMismatch(_) => Kind::Mismatch,
             Self::ScheduleBusy(_) => Kind::Unavailable,
             Self::Silent => Kind::Timeout,
@@ -66,6 +78,7 @@ impl Fault for Error {
             Self::Queue(rejected) => rejected.code(),
             Self::Shared(error) => error.code(),
             Self::Invalid(_) => "schedule_invalid",
+            Self::BeyondHead { .. } => "event_invalid",
             Self::EventNotFound(_) => "event_not_found",
             Self::EventFired { .. } => "event_fired",
             Self::IdAmbiguous(_) => "id_ambiguous",
@@ -73,6 +86,9 @@ impl Fault for Error {
             Self::ScheduleFinished(_) => "schedule_finished",
             Self::ScheduleMismatch(_) => "schedule_mismatch",
             Self::ScheduleBusy(_) => "schedule_busy",
+            Self::ConsumerElsewhere { .. } => "consumer_elsewhere",
+            Self::ConsumerNotFound(_) => "consumer_not_found",
+            Self::ConsumerLost { .. } => "consumer_lost",
             Self::Silent => "store_silent",
             Self::Stored { .. } => "store_broken",
         }

@@ -41,7 +41,8 @@ impl Owner {
     }
 }
 
-fn text_of(what: &'static str, text: &str, max: usize) -> Result<Arc<str>, Invalid> {
+/// 1 to `max` bytes without control characters.
+pub(crate) fn text_of(what: &'static str, text: &str, max: usize) -> Result<Arc<str>, Invalid> {
     match text {
         "" => Err(Invalid::new(what, "is empty")),
         _ if text.len() > max => Err(Invalid::new(what, format!("has {} bytes, more than {max}", text.len()))),

@@ -3,6 +3,7 @@
 //! A call runs to its end even if its caller goes away, and ends in bounded time. On an instance that does not drive the schedule,
 //! what changes the schedule is handed to the one that does, which knows of it at once.
 
+mod consumers;
 mod convert;
 mod events;
 mod forward;
@@ -22,7 +23,7 @@ use notifyx_mesh::Mesh;
 use notifyx_model::{Clock, Fault, Invalid};
 use notifyx_wire::grpc::{
     DESCRIPTORS,
-    events::{events_server::EventsServer, schedules_server::SchedulesServer},
+    events::{consumers_server::ConsumersServer, events_server::EventsServer, schedules_server::SchedulesServer},
 };
 use tokio::time::timeout;
 use tonic::{Request, Status};
@@ -39,17 +40,18 @@ const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// All that a call waits for the store. Below the 30 s of the door, so that the answer says who was silent.
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 
-/// Both services. `others`: the way to the instances with which this one shares its database.
+/// All services. `others`: the way to the instances with which this one shares its database.
 pub(crate) fn services(context: &Context, rules: Arc<Events>, others: Option<Mesh>) -> grpc::Services {
     let forward = others.map(|mesh| Forward::new(mesh, rules.clone()));
     let desk = Desk { rules: Shared::of(context, rules), clock: context.clock.clone(), forward };
     let events = EventsServer::new(desk.clone())
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let consumers = ConsumersServer::new(desk.clone());
     let schedules = SchedulesServer::new(desk)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    grpc::Services::new(DESCRIPTORS).with(events).with(schedules)
+    grpc::Services::new(DESCRIPTORS).with(events).with(schedules).with(consumers)
 }
 
 /// What calls are answered from. Cheap to clone.

@@ -4,9 +4,11 @@
 //! follow commit order and have no gaps. The schedule holds events until their time; firing moves them to the log in one
 //! transaction, in which the delete decides, so that an event fires once whoever tries.
 //!
-//! A call comes in at `grpc`. The rules are in `schedule` (events) and `schedules` (what recurs). The `driver` fires what is due on the one instance that has the
+//! A call comes in at `grpc`. The rules are in `schedule` (events), `schedules` (what recurs) and `consumers` (who follows a log). The `driver` fires what is due on the one instance that has the
 //! lease; the `plan` is what it knows of the near future, and the `feed` what this instance appends, for those who watch.
 
+pub mod consumer;
+pub mod consumers;
 pub mod driver;
 mod error;
 pub mod event;
@@ -41,8 +43,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::error::Error;
 use crate::{
-    driver::Driver, feed::Feed, plan::Plan, queue::Bounds, retention::Sweeper, schedule::Schedule,
-    schedules::Schedules, store::Store, writer::Writer,
+    consumers::Consumers, driver::Driver, feed::Feed, plan::Plan, queue::Bounds, retention::Sweeper,
+    schedule::Schedule, schedules::Schedules, store::Store, writer::Writer,
 };
 
 /// The service's name in the registry.
@@ -80,6 +82,7 @@ impl Default for Config {
 pub struct Events {
     pub schedule: Schedule,
     pub schedules: Schedules,
+    pub consumers: Consumers,
     pub feed: Feed,
     /// Of this instance: whether it drives, and what it knows then.
     pub plan: Arc<Plan>,
@@ -122,8 +125,9 @@ impl Events {
             alone: matches!(database, Database::Sqlite(_)),
         };
         let schedules = Schedules::new(store.clone(), writer.clone(), plan.clone(), clock.clone());
+        let consumers = Consumers::new(store.clone());
         let schedule = Schedule::new(store, writer, plan.clone());
-        (Self { schedule, schedules, feed, plan }, work)
+        (Self { schedule, schedules, consumers, feed, plan }, work)
     }
 
     /// For `/status` and the dashboard.

@@ -11,7 +11,7 @@ use crate::{
     event::{Event, NewEvent},
     plan::Plan,
     queue::Lateness,
-    store::{Change, Head, Kept, Named, Page, Read, Slot, Store},
+    store::{Change, Head, Kept, Named, Page, Read, Slot, Store, Which},
     writer::Writer,
 };
 
@@ -107,11 +107,11 @@ impl Schedule {
     /// What waits, soonest first, and behind which slot the next page begins; `None`: this was the last.
     pub async fn list(
         &self,
-        category: Option<&Category>,
+        which: Which<'_>,
         after: Option<Slot>,
         page: Page,
     ) -> Result<(Vec<Event>, Option<Slot>), Error> {
-        let events = self.store.waiting(category, after, page).await?;
+        let events = self.store.waiting(which, after, page).await?;
         let bytes: usize = events.iter().map(|event| event.given.data.len()).sum();
         let cut = events.len() >= page.limit as usize || bytes >= page.bytes as usize;
         let last = events.last().filter(|_| cut).and_then(Event::slot);

@@ -20,7 +20,8 @@ use notifyx_model::{Category, Clock, EventId, Priority, Timestamp};
 
 use crate::{
     Error,
-    event::{Event, NewEvent},
+    consumer::{Consumer, ConsumerName, Holder},
+    event::{Event, EventKey, NewEvent},
     recurring::{Recurring, State},
 };
 
@@ -38,8 +39,8 @@ pub fn open(database: &Database, clock: &Clock) -> Arc<dyn Store> {
     }
 }
 
-pub trait Store: Log + Schedule + Recurrings + Leases + Retention {}
-impl<T: Log + Schedule + Recurrings + Leases + Retention> Store for T {}
+pub trait Store: Log + Schedule + Recurrings + Leases + Consumers + Retention {}
+impl<T: Log + Schedule + Recurrings + Leases + Consumers + Retention> Store for T {}
 
 /// What became of one event of many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +124,15 @@ pub struct Due {
     pub priority: Priority,
 }
 
+/// Which of the events that wait.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    All,
+    Of(&'a Category),
+    /// Of this key.
+    About(&'a Category, &'a EventKey),
+}
+
 /// What became of an order about a waiting event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -144,8 +154,8 @@ pub trait Schedule: Send + Sync {
     /// Gives events another time. They arrive anew, in this order: what holds their old [`Slot`] holds nothing.
     async fn reschedule(&self, orders: &[(Named, Timestamp)]) -> Result<Vec<Change>, Error>;
 
-    /// A page of what waits, of one category or of all, soonest first.
-    async fn waiting(&self, category: Option<&Category>, after: Option<Slot>, page: Page) -> Result<Vec<Event>, Error>;
+    /// A page of what waits, soonest first.
+    async fn waiting(&self, which: Which<'_>, after: Option<Slot>, page: Page) -> Result<Vec<Event>, Error>;
 
     /// The next of a category in order of their slots.
     async fn refill(&self, category: &Category, after: Option<Slot>, limit: u32) -> Result<Vec<Due>, Error>;
@@ -240,12 +250,33 @@ pub trait Leases: Send + Sync {
 }
 
 #[async_trait]
+pub trait Consumers: Send + Sync {
+    /// Takes the consumer if it is free or one's own, for `span` from now. It is made when it is not there, behind what was trimmed.
+    /// Whose it is after that: perhaps another's.
+    async fn acquire_consumer(
+        &self,
+        name: &ConsumerName,
+        category: &Category,
+        holder: &Holder,
+        span: Duration,
+    ) -> Result<Consumer, Error>;
+
+    /// Moves its position forward, if the term is still that of the holder.
+    async fn commit_position(&self, name: &ConsumerName, term: u64, position: u64) -> Result<Consumer, Error>;
+
+    /// Ends its lease, if the term is still that of the holder.
+    async fn release_consumer(&self, name: &ConsumerName, term: u64) -> Result<Consumer, Error>;
+}
+
+/// Nothing above the position of one of a category's consumers is dropped.
+#[async_trait]
 pub trait Retention: Send + Sync {
     /// Makes room for what will be appended at `day` (any time in it). Postgres has a partition per day of append; SQLite has none.
     /// Asked for again, it does nothing.
     async fn open_day(&self, day: Timestamp) -> Result<(), Error>;
 
-    /// Drops events appended before a time, about `rows` of them, or on Postgres a day that ended before it. How many; 0: no more.
+    /// Drops events appended before a time, about `rows` of them, or on Postgres a day that ended before it and that all consumers have
+    /// passed. How many; 0: no more.
     async fn trim_before(&self, before: Timestamp, rows: u32) -> Result<u64, Error>;
 
     /// Categories whose log holds more than `keep` events, by name.

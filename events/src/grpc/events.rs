@@ -14,7 +14,11 @@ use super::{
     refuse,
     watch::Watch,
 };
-use crate::{Error, Events, event::NewEvent, store::Kept};
+use crate::{
+    Error, Events,
+    event::{EventKey, NewEvent},
+    store::{Kept, Which},
+};
 
 /// Of Heads: an answer of a few MiB.
 const HEADS_MAX: usize = 10_000;
@@ -106,10 +110,21 @@ impl events_server::Events for Desk {
     }
 
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
-        let wire::ListRequest { category, cursor, limit } = request.into_inner();
+        let wire::ListRequest { category, cursor, limit, key } = request.into_inner();
         let (page, after) = (convert::page(limit).map_err(refuse)?, convert::slot(&cursor).map_err(refuse)?);
         let category = convert::category(&category).map_err(refuse)?;
-        let list = async move |rules: Arc<Events>| rules.schedule.list(category.as_ref(), after, page).await;
+        let key = key.as_deref().map(EventKey::parse).transpose().map_err(refuse)?;
+        if key.is_some() && category.is_none() {
+            return Err(refuse(Invalid::new("category", "is missing: a key is looked for in the category named")));
+        }
+        let list = async move |rules: Arc<Events>| {
+            let which = match (&category, &key) {
+                (None, _) => Which::All,
+                (Some(category), None) => Which::Of(category),
+                (Some(category), Some(key)) => Which::About(category, key),
+            };
+            rules.schedule.list(which, after, page).await
+        };
         let (events, next) = self.ask(list).await?;
         let events = events.into_iter().map(convert::event).collect();
         Ok(Response::new(wire::ListReply { events, next: next.map(convert::cursor_of).unwrap_or_default() }))

@@ -1,5 +1,6 @@
 //! The store is held to the same on both backends.
 
+mod consumers;
 mod leases;
 mod log;
 mod recurrings;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use notifyx_database::Database;
 use notifyx_model::{Category, Clock, EventId, ManualClock, Priority, Timestamp};
 
-use super::{Head, Kept, MIGRATIONS, Named, Page, Slot, Store};
+use super::{Head, Kept, MIGRATIONS, Named, Page, Slot, Store, Which};
 use crate::event::{Event, EventKey, NewEvent, Owner, Place};
 
 struct Fixture {
@@ -99,7 +100,7 @@ impl Fixture {
     }
 
     async fn waiting(&self, of: &str) -> Vec<Event> {
-        self.store.waiting(Some(&category(of)), None, ALL).await.unwrap()
+        self.store.waiting(Which::Of(&category(of)), None, ALL).await.unwrap()
     }
 
     /// Rows of a table.

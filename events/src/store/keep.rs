@@ -8,7 +8,11 @@ use super::{
     Change, Head, Kept, Named,
     row::{TopicRow, signed, unsigned},
 };
-use crate::event::{Event, NewEvent, Place};
+use crate::{
+    Error,
+    consumer::{Consumer, ConsumerName},
+    event::{Event, NewEvent, Place},
+};
 
 /// The categories, each once, in order.
 pub(super) fn categories<'a>(all: impl Iterator<Item = &'a Category>) -> Vec<&'a str> {
@@ -107,6 +111,32 @@ impl Moves {
     pub(super) fn each(&self) -> impl Iterator<Item = (i64, i64, i64)> {
         self.0.iter().map(|(topic, (appended, waiting))| (*topic, *appended, *waiting))
     }
+}
+
+/// The consumer, if it follows this category.
+pub(super) fn follows(consumer: Consumer, category: &Category) -> Result<Consumer, Error> {
+    if consumer.category == *category {
+        return Ok(consumer);
+    }
+    Err(Error::ConsumerElsewhere { name: consumer.name.as_str().to_owned(), category: consumer.category })
+}
+
+/// The consumer, if whoever acts under this term still has it.
+pub(super) fn held(consumer: Option<Consumer>, name: &ConsumerName, term: u64) -> Result<Consumer, Error> {
+    let name = name.as_str().to_owned();
+    match consumer {
+        Some(consumer) if consumer.term == term => Ok(consumer),
+        Some(consumer) => Err(Error::ConsumerLost { name, holder: consumer.holder }),
+        None => Err(Error::ConsumerNotFound(name)),
+    }
+}
+
+/// Where it is to stand: not beyond the log, and never further back.
+pub(super) fn moved(consumer: &Consumer, position: u64) -> Result<u64, Error> {
+    if position > consumer.head {
+        return Err(Error::BeyondHead { position, head: consumer.head });
+    }
+    Ok(position.max(consumer.position))
 }
 
 /// Numbers of events, each once, in their order.

@@ -1,6 +1,7 @@
 //! The store on Postgres: lists travel as arrays, one statement per step whatever their length. Whoever changes what a topic has, in
 //! the schedule or in the log, locks its row first.
 
+mod consumers;
 mod known;
 mod leases;
 mod log;
@@ -17,6 +18,18 @@ use super::{
     row::TopicRow,
 };
 use crate::event::NewEvent;
+
+/// The server's time, once a statement.
+macro_rules! at_server_time {
+    ($sql:literal) => {
+        concat!(
+            "WITH now AS MATERIALIZED (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at) ",
+            $sql
+        )
+    };
+}
+
+use at_server_time;
 
 #[derive(Debug)]
 pub(super) struct Postgres {

@@ -9,6 +9,7 @@ use sqlx::FromRow;
 use super::{Due, Head, Lease, Slot, keep::Moves};
 use crate::{
     Error,
+    consumer::{Consumer, ConsumerName},
     event::{Event, EventKey, NewEvent, Owner, Place},
     recurring::{Recurring, State},
 };
@@ -57,9 +58,11 @@ impl TopicRow {
         }
     }
 
-    /// Where to trim, so that `keep` events stay and at most `rows` go; `None`: nothing is to go.
-    pub(super) fn trim_to(&self, keep: u64, rows: u32) -> Option<i64> {
+    /// Where to trim, so that `keep` events stay and at most `rows` go, none of them above `passed`, where the slowest consumer is;
+    /// `None`: nothing is to go.
+    pub(super) fn trim_to(&self, keep: u64, rows: u32, passed: Option<i64>) -> Option<i64> {
         let trimmed = (self.last_offset - signed(keep)).min(self.trimmed_offset + i64::from(rows));
+        let trimmed = passed.map_or(trimmed, |passed| trimmed.min(passed));
         (trimmed > self.trimmed_offset).then_some(trimmed)
     }
 }
@@ -245,6 +248,33 @@ pub(super) struct LeaseRow {
 impl From<LeaseRow> for Lease {
     fn from(row: LeaseRow) -> Self {
         Self { holder: row.holder, term: unsigned(row.term), left: Duration::from_micros(unsigned(row.left)) }
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct ConsumerRow {
+    name: String,
+    category: String,
+    position: i64,
+    head: i64,
+    holder: String,
+    term: i64,
+    left: i64,
+}
+
+impl TryFrom<ConsumerRow> for Consumer {
+    type Error = Error;
+
+    fn try_from(row: ConsumerRow) -> Result<Self, Error> {
+        Ok(Self {
+            name: stored("consumer", ConsumerName::parse(&row.name))?,
+            category: stored("category", Category::parse(&row.category))?,
+            position: unsigned(row.position),
+            head: unsigned(row.head),
+            holder: row.holder,
+            term: unsigned(row.term),
+            left: Duration::from_micros(unsigned(row.left)),
+        })
     }
 }
 

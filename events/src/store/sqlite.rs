@@ -1,5 +1,6 @@
 //! The store on SQLite: one writer at a time, so nothing is locked; lists travel as JSON, bodies as rows of values.
 
+mod consumers;
 mod known;
 mod leases;
 mod log;

@@ -6,8 +6,8 @@ use notifyx_model::Timestamp;
 
 use super::{ALL, Fixture, MIGRATIONS, category, id, ids, named, open, seq, slot};
 use crate::{
-    event::{Event, Place},
-    store::{Change, Page},
+    event::{Event, EventKey, Place},
+    store::{Change, Page, Which},
 };
 
 notifyx_database::conformance!(open, &MIGRATIONS;
@@ -15,14 +15,15 @@ notifyx_database::conformance!(open, &MIGRATIONS;
     an_event_fires_once_whoever_tries, a_scheduled_id_is_known_before_and_after_it_fires,
     what_is_cancelled_does_not_fire_and_its_id_is_free, a_late_order_is_told_so,
     rescheduled_it_has_a_new_slot_and_the_old_one_holds_nothing, windows_are_refilled_in_order_of_slots,
-    what_is_due_is_found_over_all_categories, backlogs_are_counted, pages_of_what_waits_are_cut_by_bytes);
+    what_is_due_is_found_over_all_categories, backlogs_are_counted, pages_of_what_waits_are_cut_by_bytes,
+    what_waits_is_found_by_what_it_is_about);
 
 async fn what_waits_reads_back_equal(f: Fixture) {
     let bare = crate::event::NewEvent { key: None, owner: None, ..f.event("a", "bare", 2_000) };
     let events = f.schedule(&[bare, f.event("a", "1", 1_000), f.event("b", "1", 1_500)]).await;
     assert!(seq(&events[0]) < seq(&events[1]) && seq(&events[1]) < seq(&events[2]), "in order of arrival");
     assert_eq!(f.waiting("a").await, [events[1].clone(), events[0].clone()]);
-    let all = f.store.waiting(None, None, ALL).await.unwrap();
+    let all = f.store.waiting(Which::All, None, ALL).await.unwrap();
     assert_eq!(ids(&all), ["1", "1", "bare"]);
     assert_eq!(f.store.find(&id("bare"), None).await.unwrap(), events[..1]);
     assert_eq!(f.store.schedule(&[]).await.unwrap(), []);
@@ -192,8 +193,34 @@ async fn pages_of_what_waits_are_cut_by_bytes(f: Fixture) {
     let events = f.schedule(&new).await;
     for (bytes, count) in [(1, 1), (size, 1), (size + 1, 2), (9 * size, 4)] {
         let page = Page { limit: 1_000, bytes };
-        assert_eq!(f.store.waiting(None, None, page).await.unwrap().len(), count, "{bytes} bytes");
+        assert_eq!(f.store.waiting(Which::All, None, page).await.unwrap().len(), count, "{bytes} bytes");
     }
-    let page = f.store.waiting(Some(&category("a")), Some(slot(&events[1])), Page { limit: 1, ..ALL }).await.unwrap();
+    let page =
+        f.store.waiting(Which::Of(&category("a")), Some(slot(&events[1])), Page { limit: 1, ..ALL }).await.unwrap();
     assert_eq!(ids(&page), ["2"]);
+}
+
+async fn what_waits_is_found_by_what_it_is_about(f: Fixture) {
+    let about = |key: Option<&str>, of: &str, text: &str, ms| crate::event::NewEvent {
+        key: key.map(|key| EventKey::parse(key).unwrap()),
+        ..f.event(of, text, ms)
+    };
+    let events = f
+        .schedule(&[
+            about(Some("x"), "a", "1", 3_000),
+            about(Some("y"), "a", "2", 1_000),
+            about(None, "a", "3", 1_000),
+            about(Some("x"), "a", "4", 2_000),
+            about(Some("x"), "b", "5", 1_000),
+            about(Some("x"), "a", "6", 2_000),
+        ])
+        .await;
+    let (of, key) = (category("a"), EventKey::parse("x").unwrap());
+    let found = async |after, page| f.store.waiting(Which::About(&of, &key), after, page).await.unwrap();
+    assert_eq!(ids(&found(None, ALL).await), ["4", "6", "1"]);
+    assert_eq!(ids(&found(Some(slot(&events[3])), Page { limit: 1, ..ALL }).await), ["6"]);
+    f.fire(&[&events[3]]).await;
+    assert_eq!(ids(&found(None, Page { limit: 9, bytes: 1 }).await), ["6"]);
+    f.store.reschedule(&[(named("a", "1"), f.after(500))]).await.unwrap();
+    assert_eq!(ids(&found(None, ALL).await), ["1", "6"]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Postgres;
+use super::{Postgres, at_server_time};
 use crate::{
     Error,
     store::{
@@ -12,16 +12,6 @@ use crate::{
         row::{LeaseRow, micros},
     },
 };
-
-/// The server's time, once a statement.
-macro_rules! at_server_time {
-    ($sql:literal) => {
-        concat!(
-            "WITH now AS MATERIALIZED (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at) ",
-            $sql
-        )
-    };
-}
 
 #[async_trait]
 impl Leases for Postgres {

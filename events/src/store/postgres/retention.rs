@@ -60,7 +60,7 @@ impl Retention for Postgres {
     async fn trim_before(&self, before: Timestamp, rows: u32) -> Result<u64, Error> {
         let before = before.as_micros();
         match self.oldest_day().await? {
-            Some(day) if (day + 1) * DAY <= before => self.drop_day(day).await,
+            Some(day) if (day + 1) * DAY <= before && self.has_passed(day).await? => self.drop_day(day).await,
             _ => self.trim_default(before, rows).await,
         }
     }
@@ -81,7 +81,11 @@ impl Retention for Postgres {
         let mut tx = self.pool.begin().await?;
         let topics = lock_topics(&mut tx, &[category.as_str()]).await?;
         let Some(topic) = topics.find(category) else { return Ok(0) };
-        let Some(trimmed) = topic.trim_to(keep, rows) else { return Ok(0) };
+        let passed: Option<i64> = sqlx::query_scalar("SELECT min(position) FROM consumer WHERE topic_id = $1")
+            .bind(topic.id)
+            .fetch_one(&mut *tx)
+            .await?;
+        let Some(trimmed) = topic.trim_to(keep, rows, passed) else { return Ok(0) };
         sqlx::query(
             r#"WITH gone AS (DELETE FROM event WHERE topic_id = $1 AND "offset" > $2 AND "offset" <= $3 RETURNING id, "offset"),
                     ids AS (DELETE FROM seen s USING gone g WHERE s.id = g.id AND s.topic_id = $1 AND s."offset" = g."offset")
@@ -134,6 +138,15 @@ impl Postgres {
         Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
     }
 
+    /// Whether no consumer still needs something of the day.
+    async fn has_passed(&self, day: i64) -> Result<bool, Error> {
+        let sql = format!(
+            r#"SELECT NOT EXISTS (SELECT 1 FROM consumer c JOIN {} e ON e.topic_id = c.topic_id AND e."offset" > c.position)"#,
+            partition(day)
+        );
+        Ok(sqlx::query_scalar(&sql).fetch_one(&self.pool).await?)
+    }
+
     /// Readers are told first, topic by topic; then the partition has nothing that anybody looks for, and goes.
     async fn drop_day(&self, day: i64) -> Result<u64, Error> {
         let (name, mut after, mut trimmed) = (partition(day), 0_i64, 0_u64);
@@ -164,7 +177,10 @@ impl Postgres {
         let mut tx = self.pool.begin().await?;
         let old: Vec<(i64, i64)> = sqlx::query_as(
             r#"SELECT topic_id, max("offset") FROM (
-                   SELECT topic_id, "offset" FROM event_default WHERE fired_at < $1 ORDER BY topic_id, "offset" LIMIT $2) e
+                   SELECT topic_id, "offset" FROM event_default e
+                   WHERE fired_at < $1 AND NOT EXISTS (
+                       SELECT 1 FROM consumer c WHERE c.topic_id = e.topic_id AND c.position < e."offset")
+                   ORDER BY topic_id, "offset" LIMIT $2) e
                GROUP BY topic_id ORDER BY topic_id"#,
         )
         .bind(before)

@@ -22,12 +22,15 @@ impl Retention for Sqlite {
     async fn trim_before(&self, before: Timestamp, rows: u32) -> Result<u64, Error> {
         let mut tx = self.begin().await?;
         // Up to the first that is young enough: where a clock was set back, an old one behind it waits for its turn.
-        let oldest: Vec<(i64, i64, i64, bool)> =
-            sqlx::query_as(r#"SELECT place, topic_id, "offset", fired_at < ?1 FROM event ORDER BY place LIMIT ?2"#)
-                .bind(before.as_micros())
-                .bind(i64::from(rows))
-                .fetch_all(&mut *tx)
-                .await?;
+        let oldest: Vec<(i64, i64, i64, bool)> = sqlx::query_as(
+            r#"SELECT place, topic_id, "offset", fired_at < ?1 FROM event e
+               WHERE NOT EXISTS (SELECT 1 FROM consumer c WHERE c.topic_id = e.topic_id AND c.position < e."offset")
+               ORDER BY place LIMIT ?2"#,
+        )
+        .bind(before.as_micros())
+        .bind(i64::from(rows))
+        .fetch_all(&mut *tx)
+        .await?;
         let old: Vec<_> = oldest.into_iter().take_while(|(.., old)| *old).collect();
         if old.is_empty() {
             return Ok(0);
@@ -61,7 +64,11 @@ impl Retention for Sqlite {
     async fn trim_to(&self, category: &Category, keep: u64, rows: u32) -> Result<u64, Error> {
         let mut tx = self.begin().await?;
         let Some(topic) = topic(&mut tx, category).await? else { return Ok(0) };
-        let Some(trimmed) = topic.trim_to(keep, rows) else { return Ok(0) };
+        let passed: Option<i64> = sqlx::query_scalar("SELECT min(position) FROM consumer WHERE topic_id = ?1")
+            .bind(topic.id)
+            .fetch_one(&mut *tx)
+            .await?;
+        let Some(trimmed) = topic.trim_to(keep, rows, passed) else { return Ok(0) };
         let places: Vec<(i64,)> = sqlx::query_as(r#"SELECT place FROM event WHERE topic_id = ?1 AND "offset" <= ?2"#)
             .bind(topic.id)
             .bind(trimmed)

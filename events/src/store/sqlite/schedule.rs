@@ -9,22 +9,24 @@ use crate::{
     Error,
     event::{Event, NewEvent},
     store::{
-        Change, Due, Head, Kept, Named, Page, Schedule, Slot,
+        Change, Due, Head, Kept, Named, Page, Schedule, Slot, Which,
         keep::{self, Moves, categories, distinct, fresh, kept},
         row::{self, DueRow, EventRow, TopicRow, level, signed},
     },
 };
 
-/// A page of what waits: ?1 and ?2 the slot before it, ?3 events, ?4 bytes of data.
+/// A page of what waits, found in `due` or, by what it is about, in `scheduled`: ?1 and ?2 the slot before it, ?3 events, ?4 bytes of data.
 macro_rules! waiting {
-    ($which:literal) => {
+    ($table:literal, $which:literal) => {
         concat!(
             r#"SELECT t.name AS category, w.id, w.key, w.priority, w.data, w.created_at, w.fire_at, w.owner, w.recurring_id, w.seq,
                       NULL AS "offset", NULL AS fired_at
                FROM (SELECT topic_id, fire_at, seq,
                             sum(bytes) OVER (ORDER BY fire_at, seq ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
                      FROM (SELECT d.topic_id, d.fire_at, d.seq, length(s.data) AS bytes
-                           FROM due d CROSS JOIN scheduled s ON s.seq = d.seq
+                           FROM "#,
+            $table,
+            r#" d CROSS JOIN scheduled s ON s.seq = d.seq
                            WHERE (d.fire_at, d.seq) > (?1, ?2)"#,
             $which,
             r#" ORDER BY d.fire_at, d.seq LIMIT ?3)) p
@@ -93,16 +95,21 @@ impl Schedule for Sqlite {
         Ok(changes)
     }
 
-    async fn waiting(&self, category: Option<&Category>, after: Option<Slot>, page: Page) -> Result<Vec<Event>, Error> {
-        let sql = match category {
-            None => waiting!(""),
-            Some(_) => waiting!(" AND d.topic_id = (SELECT id FROM topic WHERE name = ?5)"),
+    async fn waiting(&self, which: Which<'_>, after: Option<Slot>, page: Page) -> Result<Vec<Event>, Error> {
+        let sql = match which {
+            Which::All => waiting!("due", ""),
+            Which::Of(_) => waiting!("due", " AND d.topic_id = (SELECT id FROM topic WHERE name = ?5)"),
+            Which::About(..) => {
+                waiting!("scheduled", " AND d.topic_id = (SELECT id FROM topic WHERE name = ?5) AND d.key = ?6")
+            }
         };
         let (at, seq) = edge(after);
         let mut query = sqlx::query_as(sql).bind(at).bind(seq).bind(i64::from(page.limit)).bind(i64::from(page.bytes));
-        if let Some(category) = category {
-            query = query.bind(category.as_str());
-        }
+        query = match which {
+            Which::All => query,
+            Which::Of(category) => query.bind(category.as_str()),
+            Which::About(category, key) => query.bind(category.as_str()).bind(key.as_str()),
+        };
         let rows: Vec<EventRow> = query.fetch_all(self.read()).await?;
         row::all(rows)
     }
