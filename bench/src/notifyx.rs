@@ -147,6 +147,7 @@ impl Publisher {
             message: message.to_owned().try_into().map_err(Error::failed)?,
             to: Vec::new(),
             priority: notifyx_model::Priority::default(),
+            fire_at: None,
         };
         let body = serde_json::to_vec(&request).map_err(Error::failed)?;
         Ok(self.connection.post(&self.post, &body).await?.status)

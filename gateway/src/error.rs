@@ -2,7 +2,7 @@
 
 use notifyx_batch::Rejected;
 use notifyx_mesh::CallError;
-use notifyx_model::{Fault, Gid, Invalid, Kind, RECIPIENTS_MAX, TopicName};
+use notifyx_model::{EventId, Fault, Gid, Invalid, Kind, RECIPIENTS_MAX, TopicName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,6 +36,16 @@ pub enum Error {
     NotQuarantined(Gid),
     #[error("transaction `{0}` is not decided yet: whoever began it, or recovery after it, decides within seconds")]
     NotDecided(Gid),
+    #[error("scheduled notification `{0}` not found: it was cancelled, or is too old to be kept")]
+    ScheduledNotFound(EventId),
+    #[error("the time of scheduled notification `{0}` has come: it cannot be changed any more")]
+    ScheduledFired(EventId),
+    #[error(
+        "as JSON the notification and its recipients have {bytes} bytes, more than the {most} that can wait for later"
+    )]
+    ScheduledTooLarge { bytes: usize, most: usize },
+    #[error("what is stored is no scheduled notification")]
+    BadScheduled(#[source] serde_json::Error),
     #[error("limit {limit} is not 1 to {most}")]
     BadLimit { limit: u32, most: u32 },
     #[error("the store of transactions failed")]
@@ -53,11 +63,15 @@ impl Fault for Error {
             | Self::BadKey
             | Self::TooManyRecipients { .. }
             | Self::BadLimit { .. } => Kind::Invalid,
-            Self::TopicNotFound(_) | Self::TransactionNotFound(_) => Kind::NotFound,
+            Self::TopicNotFound(_) | Self::TransactionNotFound(_) | Self::ScheduledNotFound(_) => Kind::NotFound,
             Self::NotCreator(_) => Kind::Forbidden,
-            Self::UnknownRecipient(_) | Self::TransactionClosed(_) | Self::NotQuarantined(_) | Self::NotDecided(_) => {
-                Kind::Conflict
-            }
+            Self::UnknownRecipient(_)
+            | Self::TransactionClosed(_)
+            | Self::NotQuarantined(_)
+            | Self::NotDecided(_)
+            | Self::ScheduledFired(_) => Kind::Conflict,
+            Self::ScheduledTooLarge { .. } => Kind::TooLarge,
+            Self::BadScheduled(_) => Kind::Internal,
             Self::KeyReused => Kind::Mismatch,
             Self::Aborted { .. } | Self::NotBegun { .. } | Self::Busy(_) | Self::Store(_) => Kind::Unavailable,
         }
@@ -80,6 +94,10 @@ impl Fault for Error {
             Self::TransactionClosed(_) => "transaction_closed",
             Self::NotQuarantined(_) => "not_quarantined",
             Self::NotDecided(_) => "not_decided",
+            Self::ScheduledNotFound(_) => "scheduled_not_found",
+            Self::ScheduledFired(_) => "scheduled_fired",
+            Self::ScheduledTooLarge { .. } => "scheduled_too_large",
+            Self::BadScheduled(_) => "scheduled_broken",
             Self::BadLimit { .. } => "limit_invalid",
             Self::Store(_) => "store_unavailable",
             Self::Busy(_) => "busy",

@@ -13,6 +13,7 @@ mod live;
 mod operators;
 pub mod platform;
 mod publish;
+mod scheduled;
 mod session;
 #[cfg(test)]
 mod testing;
@@ -46,6 +47,7 @@ use crate::{
     live::Live,
     operators::Operators,
     publish::{Announcer, Publisher},
+    scheduled::Scheduled,
 };
 
 /// The service's name in the registry.
@@ -89,6 +91,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let database = Database::open(&config.database, options, &transactions::MIGRATIONS).await?;
     let door = Door::new(NAME, &context);
     let inner = Inner::start(&config, &context, &database, door.registry());
+    let consumer_metrics = scheduled::Metrics::new(door.registry());
     let edge =
         Edge::start(inner.hub.clone(), inner.live.clone(), inner.bus.subscribe(), edge_options(&config), &context);
     let place = Place::new(&inner.mesh, NAME);
@@ -110,6 +113,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     place.take(&config.advertise, address, &context.shutdown);
     let looking = context.runtime.spawn(warn_of_neighbours(inner.mesh.clone(), context.shutdown.clone()));
 
+    let consumer = inner.live.scheduled.start(consumer_metrics, context.shutdown.child_token());
     let revoking = context.runtime.spawn(revoke_sockets(inner.hub.clone(), inner.sessions.clone()));
     let hub = inner.hub.clone();
     running.before_stop(async move {
@@ -124,6 +128,7 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
         revoking.abort();
         looking.abort();
         edge.stop().await;
+        consumer.stop().await;
         inner.live.publisher.coordinator().close().await;
         inner.live.backends.close().await;
         inner.mesh.stop().await;
@@ -159,8 +164,10 @@ impl Inner {
         let coordinator = Coordinator::start(config.commit.clone(), ports, clock.clone(), owner, metrics);
         let backends = Backends::new(mesh.clone());
         let operators = Operators::new(coordinator.clone(), clock.clone());
-        let publisher = Publisher::new(backends.clone(), coordinator, clock);
-        let live = Arc::new(Live { backends, publisher, operators, sessions: sessions.clone(), hub: hub.clone() });
+        let publisher = Publisher::new(backends.clone(), coordinator, clock.clone());
+        let scheduled = Scheduled::new(mesh.clone(), publisher.clone(), clock);
+        let live =
+            Arc::new(Live { backends, publisher, scheduled, operators, sessions: sessions.clone(), hub: hub.clone() });
         Self { mesh, sessions, bus, hub, live }
     }
 }

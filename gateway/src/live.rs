@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use notifyx_chassis::{Denied, User, reply::problem};
 use notifyx_mesh::Sessions;
-use notifyx_model::{Fault, NotificationId, TopicId, TopicName, UserId};
+use notifyx_model::{Fault, GivenTime, NotificationId, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
     auth::{Credentials, keys::Principal},
-    gateway::{PublishAnswer, PublishRequest},
+    gateway::{PublishAnswer, PublishRequest, ScheduledNotification},
     persist::{Head, InboxItem, Log, Subscriber, Topic, Unread},
 };
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::{
     operators::Operators,
     platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
     publish::{Accepted, Publisher},
+    scheduled::Scheduled,
 };
 
 /// A socket that asks for its inbox gets the newest of it.
@@ -28,9 +29,17 @@ const OWN_NOTIFICATIONS: u32 = 100;
 pub(crate) struct Live {
     pub(crate) backends: Backends,
     pub(crate) publisher: Publisher,
+    pub(crate) scheduled: Scheduled,
     pub(crate) operators: Operators,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) hub: Hub,
+}
+
+/// What became of a publish that was asked for over REST.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Now(PublishAnswer),
+    Later(Box<ScheduledNotification>),
 }
 
 /// What the REST door asks for beyond single calls.
@@ -40,16 +49,19 @@ impl Live {
         by: &User,
         request: PublishRequest,
         key: Option<String>,
-    ) -> Result<PublishAnswer, Error> {
-        let PublishRequest { topic, topic_id, message, to, priority } = request;
+    ) -> Result<Taken, Error> {
+        let PublishRequest { topic, topic_id, message, to, priority, fire_at } = request;
         let topic = match (topic, topic_id) {
             (Some(name), None) => name,
             (None, Some(id)) => self.backends.topic(by, id).await?.name,
             (None, None) | (Some(_), Some(_)) => return Err(Error::WhichTopic),
         };
         let new = NewPublish { topic: topic.clone(), message, to, priority, key };
-        let Accepted { id, gid, offset } = self.publisher.publish(by, new).await?;
-        Ok(PublishAnswer { success: true, id, gid, topic, offset })
+        if let Some(fire_at) = fire_at {
+            return Ok(Taken::Later(Box::new(self.scheduled.schedule(by, new, &fire_at).await?)));
+        }
+        let Accepted { id, gid, offset, .. } = self.publisher.publish(by, new).await?;
+        Ok(Taken::Now(PublishAnswer { success: true, id, gid, topic, offset }))
     }
 
     /// Subscribes; the user's open user channels hear of the topic from now on.
@@ -131,6 +143,15 @@ impl Platform for Live {
     async fn publish(&self, by: &SocketUser, new: NewPublish) -> Result<Published, Problem> {
         let accepted = said(self.publisher.publish(&by.into(), new).await)?;
         Ok(Published { id: accepted.id, offset: accepted.offset })
+    }
+
+    async fn schedule(
+        &self,
+        by: &SocketUser,
+        new: NewPublish,
+        fire_at: GivenTime,
+    ) -> Result<ScheduledNotification, Problem> {
+        said(self.scheduled.schedule(&by.into(), new, &fire_at).await)
     }
 
     async fn inbox(&self, user: &SocketUser, topic: &TopicName) -> Result<Vec<InboxItem>, Problem> {

@@ -8,10 +8,11 @@ use std::fmt;
 
 use async_trait::async_trait;
 use notifyx_model::{
-    Email, Message, NotificationId, Priority, Timestamp, Token, TokenHash, TopicId, TopicName, UserId,
+    Email, GivenTime, Message, NotificationId, Priority, Timestamp, Token, TokenHash, TopicId, TopicName, UserId,
 };
 use notifyx_wire::rest::{
     Problem,
+    gateway::ScheduledNotification,
     persist::{Head, InboxItem, Log, Topic, Unread},
 };
 
@@ -32,6 +33,14 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Answers when the notification is committed.
     async fn publish(&self, by: &SocketUser, new: NewPublish) -> Result<Published, Problem>;
+
+    /// Answers when the notification is kept for its time.
+    async fn schedule(
+        &self,
+        by: &SocketUser,
+        new: NewPublish,
+        fire_at: GivenTime,
+    ) -> Result<ScheduledNotification, Problem>;
 
     /// The user's newest notifications of one topic, newest first.
     async fn inbox(&self, user: &SocketUser, topic: &TopicName) -> Result<Vec<InboxItem>, Problem>;

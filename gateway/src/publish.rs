@@ -22,16 +22,19 @@ use crate::{
 /// with the same key is the same publish.
 const ROUTE: &str = "POST /api/notifications";
 
-/// A publish that is committed.
+/// A publish that is committed, or about to be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub(crate) id: NotificationId,
     pub(crate) gid: Gid,
     /// Absent where the decision is not applied yet.
     pub(crate) offset: Option<u64>,
+    /// Whether it is known to be committed; otherwise that is about to be decided.
+    pub(crate) decided: bool,
 }
 
-#[derive(Debug)]
+/// Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct Publisher {
     backends: Backends,
     coordinator: Coordinator,
@@ -58,16 +61,8 @@ impl Publisher {
 
     /// Publishes by the topic's name.
     pub(crate) async fn publish(&self, by: &User, new: NewPublish) -> Result<Accepted, Error> {
-        let facts = self.backends.find_topic(by, &new.topic).await?;
-        let facts = facts.ok_or_else(|| Error::TopicNotFound(new.topic.clone()))?;
-        self.publish_to(by, facts, new).await
-    }
-
-    async fn publish_to(&self, by: &User, topic: TopicFacts, new: NewPublish) -> Result<Accepted, Error> {
+        let topic = self.own_topic(by, &new.topic).await?;
         let NewPublish { topic: name, message, to, priority, key } = new;
-        if topic.creator_id != by.id {
-            return Err(Error::NotCreator(name));
-        }
         let request = Request { topic: &name, message: message.as_str(), to: &to, priority: priority.into() };
         let req_hash = RequestHash::of(ROUTE, &request).0;
         let to_users = self.recipients(&to).await?;
@@ -83,6 +78,22 @@ impl Publisher {
         };
         let transaction = Transaction { gid: Some(gid), user_id: by.id, idem_key: key, req_hash, publish };
         accepted(self.coordinator.publish(transaction).await)
+    }
+
+    /// What of a publish for later can be refused today: whether the user may publish there, who the recipients are, the key.
+    pub(crate) async fn check(&self, by: &User, new: &NewPublish) -> Result<(), Error> {
+        if new.key.as_deref().is_some_and(|key| !(1..=255).contains(&key.len()) || key.contains(char::is_control)) {
+            return Err(Error::BadKey);
+        }
+        self.own_topic(by, &new.topic).await?;
+        self.recipients(&new.to).await.map(drop)
+    }
+
+    /// Of which the user is the creator.
+    async fn own_topic(&self, by: &User, name: &TopicName) -> Result<TopicFacts, Error> {
+        let found = self.backends.find_topic(by, name).await?;
+        let topic = found.ok_or_else(|| Error::TopicNotFound(name.clone()))?;
+        if topic.creator_id == by.id { Ok(topic) } else { Err(Error::NotCreator(name.clone())) }
     }
 
     /// Where a publish of this user stands.
@@ -124,22 +135,23 @@ fn notification_of(gid: Gid) -> NotificationId {
 }
 
 fn accepted(outcome: Outcome) -> Result<Accepted, Error> {
-    let stands = |gid, applied: Option<Applied>| Accepted {
+    let stands = |gid, applied: Option<Applied>, decided| Accepted {
         id: notification_of(gid),
         gid,
         offset: applied.map(|applied| applied.offset),
+        decided,
     };
     match outcome {
-        Outcome::Committed { gid, applied } => Ok(stands(gid, applied)),
-        Outcome::Unknown { gid } => Ok(stands(gid, None)),
+        Outcome::Committed { gid, applied } => Ok(stands(gid, applied, true)),
+        Outcome::Unknown { gid } => Ok(stands(gid, None, false)),
         Outcome::Known { status, applied } => match status.state {
             TransactionState::Aborted => {
                 Err(Error::Aborted { reason: status.reason.unwrap_or_else(|| "it was aborted".into()) })
             }
-            TransactionState::Preparing
-            | TransactionState::Committed
-            | TransactionState::Quarantined
-            | TransactionState::Resolved => Ok(stands(status.gid, applied)),
+            TransactionState::Preparing => Ok(stands(status.gid, None, false)),
+            TransactionState::Committed | TransactionState::Quarantined | TransactionState::Resolved => {
+                Ok(stands(status.gid, applied, true))
+            }
         },
         Outcome::Refused { problem, .. } => Err(CallError::Refused(Box::new(problem), None).into()),
         Outcome::Aborted { reason, .. } => Err(Error::Aborted { reason }),

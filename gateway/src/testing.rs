@@ -14,11 +14,12 @@ use futures_util::future::LocalBoxFuture;
 use notifyx_chassis::reply;
 use notifyx_mesh::Bus;
 use notifyx_model::{
-    Clock, Email, Fault, Kind, Message, Notification, NotificationId, Priority, Timestamp, TokenHash, TopicId,
-    TopicName, UserId,
+    Clock, Email, EventId, Fault, GivenTime, Kind, Message, Notification, NotificationId, Priority, Timestamp,
+    TokenHash, TopicId, TopicName, UserId,
 };
 use notifyx_wire::rest::{
     Problem,
+    gateway::{ScheduledNotification, ScheduledState},
     persist::{Head, InboxItem, Log, SeenStatus, Topic, TopicStatus, Unread, UnreadInTopic},
 };
 use serde_json::Value;
@@ -281,6 +282,28 @@ impl Platform for Fake {
         self.store().published.push(new.message.as_str().to_owned());
         self.bus.publish(made.clone());
         Ok(Published { id: made.id, offset: Some(made.offset) })
+    }
+
+    async fn schedule(
+        &self,
+        _: &SocketUser,
+        new: NewPublish,
+        fire_at: GivenTime,
+    ) -> Result<ScheduledNotification, Problem> {
+        self.check()?;
+        let at = fire_at.timestamp("fire_at").unwrap();
+        Ok(ScheduledNotification {
+            success: true,
+            id: EventId::parse("a-scheduled-one").unwrap(),
+            topic: new.topic,
+            message: new.message,
+            to: new.to,
+            priority: new.priority,
+            key: new.key,
+            created_at: self.clock.now(),
+            fire_at: at,
+            state: ScheduledState::Scheduled,
+        })
     }
 
     async fn inbox(&self, _: &SocketUser, name: &TopicName) -> Result<Vec<InboxItem>, Problem> {

@@ -9,12 +9,14 @@ use url::Url;
 pub(crate) use self::{
     keys::{Keys, KeysAction},
     operator::{Transactions, TransactionsAction},
+    scheduled::{Scheduled, ScheduledAction},
     user::{Account, Inbox, Publish, Subscribe, Text, Topics, TopicsAction, UserCommand},
 };
 use crate::{base_url::BaseUrl, exit};
 
 mod keys;
 mod operator;
+mod scheduled;
 mod user;
 
 /// Publish once: it reaches every subscriber.

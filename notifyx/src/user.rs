@@ -10,6 +10,7 @@ pub(crate) mod password;
 pub(crate) mod print;
 pub(crate) mod publish;
 pub(crate) mod recipient;
+pub(crate) mod scheduled;
 pub(crate) mod session;
 pub(crate) mod status;
 pub(crate) mod subscribe;
@@ -46,6 +47,7 @@ pub(crate) fn run(command: UserCommand, global: &Global) -> Result<(), Failure> 
             UserCommand::Logout => account::logout(&client, output).await,
             UserCommand::Topics(topics) => topics::run(&client, output, topics).await,
             UserCommand::Publish(publish) => publish::run(&client, output, publish).await,
+            UserCommand::Scheduled(wish) => scheduled::run(&client, output, wish).await,
             UserCommand::Subscribe(subscribe) => subscribe::run(&client, output, subscribe).await,
             UserCommand::Unsubscribe { topic } => topics::unsubscribe(&client, output, &topic).await,
             UserCommand::Inbox(inbox) => inbox::list(&client, output, inbox).await,

@@ -19,6 +19,7 @@ mod main_job;
 mod neighbours;
 mod operators;
 mod publishing;
+mod scheduled;
 mod sessions;
 mod shutdown;
 mod user_channel;

@@ -6,7 +6,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{accounts, counter, keys, notifications, subscribers, topics, transactions};
+use super::{accounts, counter, keys, notifications, scheduled, subscribers, topics, transactions};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,10 @@ use super::{accounts, counter, keys, notifications, subscribers, topics, transac
         notifications::inbox,
         notifications::unread,
         notifications::seen,
+        scheduled::list,
+        scheduled::get,
+        scheduled::reschedule,
+        scheduled::cancel,
         counter::own,
         counter::of_topic,
         transactions::status,
@@ -79,6 +83,8 @@ mod tests {
             "/api/keys/{id}",
             "/api/keys/self",
             "/api/notifications",
+            "/api/notifications/scheduled",
+            "/api/notifications/scheduled/{id}",
             "/api/2pc",
             "/api/2pc/{gid}",
             "/api/2pc/{gid}/retry",

@@ -5,6 +5,7 @@ mod counter;
 mod description;
 mod keys;
 mod notifications;
+mod scheduled;
 mod subscribers;
 mod topics;
 mod transactions;
@@ -29,6 +30,7 @@ pub(crate) fn routes(config: &mut ServiceConfig, live: &Gateway) {
             .configure(topics::routes)
             .configure(subscribers::routes)
             .configure(notifications::routes)
+            .configure(scheduled::routes)
             .configure(counter::routes)
             .configure(transactions::routes),
     );

@@ -18,7 +18,7 @@ use notifyx_wire::{
 use serde::{Deserialize, Serialize};
 
 use super::{Gateway, user};
-use crate::Error;
+use crate::{Error, live::Taken};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
@@ -29,11 +29,13 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 /// Publishes to every subscriber of a topic, or to some of them.
 ///
-/// With an `Idempotency-Key` the request may be repeated until it is answered: it is published once.
+/// With an `Idempotency-Key` the request may be repeated until it is answered: it is published once. With `fire_at` it is published at
+/// that time, in the same way and by the same key; until then it can be cancelled.
 #[utoipa::path(post, path = "/api/notifications", tag = "notifications", request_body = PublishRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")), responses(
     (status = 201, description = "committed and applied", body = PublishAnswer),
-    (status = 202, description = "decided; `Location` tells when it is applied", body = PublishAnswer),
+    (status = 202, description = "decided, `Location` tells when it is applied; with `fire_at`: kept for its time, `Location` tells what becomes of it, \
+        and the body is a `ScheduledNotification`", body = PublishAnswer),
     (status = 403, description = "only the topic's creator publishes", body = Problem),
     (status = 404, description = "no such topic", body = Problem),
     (status = 409, description = "a final no: the topic is inactive, a recipient is not a subscriber", body = Problem),
@@ -51,7 +53,14 @@ pub(crate) async fn publish(
         Some(value) => Some(value.to_str().map_err(|_| Error::BadKey)?.to_owned()),
         None => None,
     };
-    let answer = gateway.run(|live| async move { live.publish_request(&by, body.into_inner(), key).await }).await?;
+    let taken = gateway.run(|live| async move { live.publish_request(&by, body.into_inner(), key).await }).await?;
+    let answer = match taken {
+        Taken::Now(answer) => answer,
+        Taken::Later(scheduled) => {
+            let place = format!("/api/notifications/scheduled/{}", scheduled.id);
+            return Ok(HttpResponse::Accepted().insert_header((LOCATION, place)).json(scheduled));
+        }
+    };
     if answer.offset.is_some() {
         return Ok(HttpResponse::Created().json(answer));
     }

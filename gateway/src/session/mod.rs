@@ -19,11 +19,11 @@ use std::{
 };
 
 use notifyx_chassis::reply;
-use notifyx_model::TopicName;
+use notifyx_model::{GivenTime, TopicName};
 use notifyx_wire::{
     phoenix::{
         CONTROL_TOPIC, Frame, FrameError, HEARTBEAT, JOIN, LEAVE, Status,
-        channel::{NotificationAccepted, OWN_NOTIFICATIONS, OwnNotification, OwnNotifications},
+        channel::{NotificationAccepted, NotificationScheduled, OWN_NOTIFICATIONS, OwnNotification, OwnNotifications},
         text,
     },
     rest::Problem,
@@ -281,6 +281,7 @@ impl Session {
                 return;
             }
             (Request::Publish(new), Kind::Notification(name)) => {
+                let fire_at = new.fire_at;
                 let new = NewPublish {
                     topic: name.clone(),
                     message: new.message,
@@ -288,7 +289,10 @@ impl Session {
                     priority: new.priority,
                     key: new.key,
                 };
-                self.publish(channel, reference, new).await
+                match fire_at {
+                    None => self.publish(channel, reference, new).await,
+                    Some(fire_at) => self.schedule(channel, reference, new, fire_at).await,
+                }
             }
             (Request::OwnNotifications, Kind::Notification(name)) => {
                 let (user, name) = (self.user.clone(), name.clone());
@@ -327,6 +331,25 @@ impl Session {
             offset: published.offset,
         };
         self.answer(channel, reference, Status::Ok, &accepted);
+        Ok(())
+    }
+
+    async fn schedule(
+        &self,
+        channel: &Channel,
+        reference: Option<&str>,
+        new: NewPublish,
+        fire_at: GivenTime,
+    ) -> Result<(), Problem> {
+        let user = self.user.clone();
+        let kept = self.desk.call(|platform| async move { platform.schedule(&user, new, fire_at).await }).await?;
+        let scheduled = NotificationScheduled {
+            success: true,
+            message: "scheduled".to_owned(),
+            scheduled_id: kept.id,
+            fire_at: kept.fire_at,
+        };
+        self.answer(channel, reference, Status::Ok, &scheduled);
         Ok(())
     }
 

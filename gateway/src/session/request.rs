@@ -103,6 +103,7 @@ mod tests {
             (NEW_NOTIFICATION, r#"{"message":"a","priority":10}"#, "priority 10 is not 0 to 9"),
             (NEW_NOTIFICATION, r#"{"message":"a","prioritty":1}"#, "unknown field `prioritty`, expected one of"),
             (NEW_NOTIFICATION, r#"{"message":"a","to":"ann"}"#, "expected a sequence"),
+            (NEW_NOTIFICATION, r#"{"message":"a","fire_at":[]}"#, "expected a time"),
             (NEW_NOTIFICATION, r#"["a"]"#, "expected an object"),
             (SEEN, r#"{"id":"5"}"#, "UUID"),
             (JOIN, r#"{"last_offset":"5"}"#, "expected u64"),

@@ -184,6 +184,23 @@ async fn a_publish_reaches_every_subscriber_and_is_answered_after_the_commit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_publish_for_later_is_answered_with_what_names_it_and_reaches_nobody_now() {
+    Node::run(async |node| {
+        let ann = node.client();
+        joined(&ann, "t", json!({})).await;
+        let later = json!({ "message": "hello", "fire_at": 1_767_312_000, "key": "k" });
+        ann.send(&json!(["1", "7", "notification:t", "new_notification", later]));
+        let expected = json!({
+            "success": true, "message": "scheduled", "scheduled_id": "a-scheduled-one", "fire_at": "2026-01-02T00:00:00Z",
+        });
+        assert_eq!(ann.next().await[4], json!({ "status": "ok", "response": expected }));
+        ann.silence().await;
+        assert_eq!(node.platform.published(), Vec::<String>::new());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_targeted_notification_reaches_its_recipients_only_on_all_their_sockets() {
     Node::run(async |node| {
         let (ann, ben) = (node.client(), node.client());

@@ -1,9 +1,11 @@
 //! What users ask on the command line. Names, addresses and bounds are checked here, before anything is sent.
 
-use clap::{Args, Subcommand};
-use notifyx_model::{Email, Message, NotificationId, Priority, TopicName};
+use std::time::Duration;
 
-use super::Keys;
+use clap::{Args, Subcommand};
+use notifyx_model::{Clock, Email, GivenSpan, GivenTime, Message, NotificationId, Priority, Timestamp, TopicName};
+
+use super::{Keys, Scheduled};
 use crate::user::recipient::Recipient;
 
 #[derive(Debug, Subcommand)]
@@ -23,8 +25,11 @@ pub(crate) enum UserCommand {
 Examples:
   notifyx publish billing 'The invoices are out'
   notifyx publish billing 'Yours is late' --to bob@example.org --priority 8
+  notifyx publish billing 'Pay until noon' --in 1h30m
   generate-report | notifyx publish reports -")]
     Publish(Publish),
+    /// List, look at and cancel what you have scheduled with `publish --at` or `--in`
+    Scheduled(Scheduled),
     /// Subscribe to topics and print what is published, live; a topic that does not exist is created, and yours
     #[command(after_help = "\
 The subscription outlives the command: the inbox goes on filling until `notifyx unsubscribe`.
@@ -119,6 +124,12 @@ pub(crate) struct Publish {
     /// Makes the publish safe to repeat: the same key and message are one notification
     #[arg(long, value_parser = key)]
     pub(crate) key: Option<String>,
+    /// Not now, but at this time: RFC 3339 or a Unix time, up to ten years ahead
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) at: Option<Timestamp>,
+    /// Not now, but after this time, such as 10m, 1h30m or 7d
+    #[arg(long = "in", value_name = "SPAN", conflicts_with = "at", value_parser = span)]
+    pub(crate) wait: Option<Duration>,
 }
 
 /// A message given on the command line, or the wish to read it.
@@ -169,6 +180,16 @@ fn text(text: &str) -> Result<Text, String> {
 fn priority(text: &str) -> Result<Priority, String> {
     let level = text.parse::<u8>().map_err(|_| "a priority is a number from 0 to 9".to_owned())?;
     Priority::try_from(level).map_err(|error| error.to_string())
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    let Ok(given) = text.parse::<GivenTime>();
+    given.fire_at("the time", Clock::system().now()).map_err(|error| error.to_string())
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let Ok(given) = text.parse::<GivenSpan>();
+    given.duration("the span", GivenTime::AHEAD_MAX).map_err(|error| error.to_string())
 }
 
 /// It travels in a header.

@@ -5,16 +5,17 @@ use std::{
     time::Duration,
 };
 
-use notifyx_model::{Clock, Message, NotificationId};
+use notifyx_model::{Clock, GivenTime, Message, NotificationId};
 use notifyx_wire::rest::{
     commit::{TransactionState, TransactionStatus},
-    gateway::{PublishAnswer, PublishRequest},
+    gateway::{PublishAnswer, PublishRequest, ScheduledNotification},
 };
 
 use super::{
     client::{Call, Client},
     print::{Output, Style},
     recipient::Recipient,
+    scheduled,
 };
 use crate::{
     args::{Publish, Text},
@@ -31,6 +32,8 @@ pub(crate) async fn run(client: &Client, output: Output, publish: Publish) -> Re
         Text::Given(message) => message,
         Text::Stdin => from_stdin(io::stdin().lock())?,
     };
+    let clock = Clock::system();
+    let fire_at = publish.at.or_else(|| publish.wait.map(|wait| clock.now() + wait));
     let to = publish.to.iter().map(|recipient| match recipient {
         Recipient::Id(id) => id.to_string(),
         Recipient::Email(email) => email.to_string(),
@@ -41,10 +44,15 @@ pub(crate) async fn run(client: &Client, output: Output, publish: Publish) -> Re
         message,
         to: to.collect(),
         priority: publish.priority.unwrap_or_default(),
+        fire_at: fire_at.map(|at| GivenTime::Text(at.to_string())),
     };
     // With a key of its own, a publish whose answer was lost can be asked for again without being made twice.
-    let key = publish.key.unwrap_or_else(|| format!("cli-{}", NotificationId::new(&Clock::system())));
+    let key = publish.key.unwrap_or_else(|| format!("cli-{}", NotificationId::new(&clock)));
     let answer = client.insist(&Call::post("/api/notifications").json(&body).idempotency_key(key)).await?;
+    if fire_at.is_some() {
+        let kept: ScheduledNotification = answer.json()?;
+        return output.answer(&kept, || scheduled::describe(output, &kept));
+    }
     let published: PublishAnswer = answer.json()?;
     if published.offset.is_none() {
         confirm(client, &published).await?;

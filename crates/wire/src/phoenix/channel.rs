@@ -1,6 +1,8 @@
 //! What travels inside the frames of Notifyx' channels: `notification:<topic>` and `user:<id>`.
 
-use notifyx_model::{Email, Message, Notification, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId};
+use notifyx_model::{
+    Email, EventId, GivenTime, Message, Notification, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::rest::persist::{InboxItem, SeenStatus};
@@ -56,6 +58,9 @@ pub struct NewNotification {
     /// Makes the publish safe to repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// When it is to be published; absent: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fire_at: Option<GivenTime>,
 }
 
 /// The reply to `new_notification`, after the commit.
@@ -66,6 +71,16 @@ pub struct NotificationAccepted {
     pub id: NotificationId,
     /// Null where it is decided but not applied yet.
     pub offset: Option<u64>,
+}
+
+/// The reply to `new_notification` with `fire_at`, when it is kept for its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationScheduled {
+    pub success: bool,
+    pub message: String,
+    /// Names it over REST: `/api/notifications/scheduled/{id}`.
+    pub scheduled_id: EventId,
+    pub fire_at: Timestamp,
 }
 
 /// `new_notification`, to the subscribers or the recipients.

@@ -1,0 +1,475 @@
+//! The consumer, held to its word with a log and a press in memory. Time moves when nothing else does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use notifyx_mesh::CallError;
+use notifyx_model::{Clock, Email, EventId, Gid, Message, NotificationId, Priority, Timestamp, TopicName};
+use notifyx_wire::{
+    grpc::events as wire,
+    rest::{Problem, gateway::ScheduledState},
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    consumer::{Consumer, LEASE, Log, Press},
+    metrics::Metrics,
+    order::Order,
+};
+use crate::{Error, publish::Accepted};
+
+const AWAY: CallError = CallError::Unreachable { service: "events" };
+
+/// A log that outlives its consumers, and may be away.
+struct Kept {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    events: Vec<wire::Event>,
+    outcomes: BTreeMap<String, ScheduledState>,
+    position: u64,
+    holder: String,
+    epoch: u64,
+    until: Option<Instant>,
+    bells: Vec<Arc<Notify>>,
+    /// What fails now.
+    broken: BTreeSet<&'static str>,
+}
+
+impl Kept {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: watch::Sender::new(()) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Fires one of a topic, due at that second.
+    fn fire(&self, topic: &str, at_s: i64) {
+        let mut state = self.state();
+        let offset = state.events.len() as u64 + 1;
+        let order = Order {
+            user_id: "0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40".parse().unwrap(),
+            email: Email::parse("ann@example.org").unwrap(),
+            topic: TopicName::parse(topic).unwrap(),
+            message: Message::parse(&format!("{topic}{offset}")).unwrap(),
+            to: Vec::new(),
+            priority: Priority::default(),
+            key: None,
+            fire_at: Timestamp::from_micros(at_s * 1_000_000),
+        };
+        let new = order.event(&Clock::system()).unwrap();
+        let event = wire::Event {
+            id: new.id,
+            category: new.category,
+            data: new.data,
+            fire_at_us: at_s * 1_000_000,
+            offset: Some(offset),
+            fired_at_us: Some(at_s * 1_000_000),
+            ..wire::Event::default()
+        };
+        state.events.push(event);
+        for bell in &state.bells {
+            bell.notify_one();
+        }
+    }
+
+    fn set_broken(&self, what: &'static str, broken: bool) {
+        let mut state = self.state();
+        if broken {
+            state.broken.insert(what)
+        } else {
+            state.broken.remove(what)
+        };
+    }
+
+    fn check(&self, what: &str) -> Result<(), CallError> {
+        if self.state().broken.contains(what) { Err(AWAY) } else { Ok(()) }
+    }
+
+    async fn until(&self, reached: impl Fn(&State) -> bool) {
+        let mut changes = self.changed.subscribe();
+        let wait = async {
+            while !reached(&self.state()) {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(600), wait).await.expect("it is reached within ten minutes");
+    }
+
+    /// All that fired is done, and the position says so.
+    async fn drained(&self) {
+        self.until(|state| state.position == state.events.len() as u64).await;
+    }
+}
+
+fn lost() -> CallError {
+    let problem = Problem {
+        success: false,
+        status: 409,
+        title: "Conflict".into(),
+        code: "consumer_lost".into(),
+        detail: "another has it".into(),
+        request_id: None,
+    };
+    CallError::Refused(Box::new(problem), None)
+}
+
+#[async_trait]
+impl Log for Arc<Kept> {
+    async fn acquire(&self, holder: &str) -> Result<wire::Consumer, CallError> {
+        self.check("lease")?;
+        let (mut state, now) = (self.state(), Instant::now());
+        if state.holder == holder || state.until.is_none_or(|until| until <= now) {
+            state.epoch += u64::from(state.holder != holder);
+            (state.holder, state.until) = (holder.to_owned(), Some(now + LEASE));
+        }
+        self.changed.send_replace(());
+        let left = state.until.unwrap_or(now).saturating_duration_since(now);
+        Ok(wire::Consumer {
+            position: state.position,
+            head: state.events.len() as u64,
+            holder: state.holder.clone(),
+            epoch: state.epoch,
+            left_us: i64::try_from(left.as_micros()).unwrap(),
+            ..wire::Consumer::default()
+        })
+    }
+
+    async fn commit(&self, epoch: u64, position: u64) -> Result<(), CallError> {
+        self.check("commit")?;
+        let mut state = self.state();
+        if state.epoch != epoch {
+            return Err(lost());
+        }
+        state.position = position;
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    async fn release(&self, epoch: u64) -> Result<(), CallError> {
+        let mut state = self.state();
+        if state.epoch == epoch {
+            state.until = None;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, after: u64, limit: usize) -> Result<wire::ReadReply, CallError> {
+        self.check("read")?;
+        let state = self.state();
+        let events = state.events.iter().filter(|event| event.offset.unwrap() > after).take(limit.min(7));
+        Ok(wire::ReadReply { events: events.cloned().collect(), head: state.events.len() as u64, oldest: 1 })
+    }
+
+    async fn outcome(&self, id: &EventId) -> Result<Option<ScheduledState>, Error> {
+        self.check("outcome")?;
+        Ok(self.state().outcomes.get(id.as_str()).cloned())
+    }
+
+    async fn conclude(&self, id: &EventId, _: Option<String>, outcome: &ScheduledState) -> Result<(), CallError> {
+        self.check("conclude")?;
+        self.state().outcomes.entry(id.to_string()).or_insert_with(|| outcome.clone());
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    async fn listen(&self, bell: Arc<Notify>, over: CancellationToken) {
+        self.state().bells.push(bell);
+        over.cancelled().await;
+    }
+}
+
+/// The coordinator: what is committed under a key is known under it.
+#[derive(Default)]
+struct Printed {
+    /// Each try, by its message.
+    tries: Mutex<Vec<String>>,
+    /// Keys and messages, in order of commits.
+    committed: Mutex<Vec<(String, String)>>,
+    /// Topics whose publishes fail for now, are refused, or are not decided the first time.
+    away: Mutex<BTreeSet<&'static str>>,
+    refused: Mutex<BTreeSet<&'static str>>,
+    undecided: Mutex<BTreeSet<&'static str>>,
+    tried: Notify,
+}
+
+impl Printed {
+    fn messages(&self) -> Vec<String> {
+        self.committed.lock().unwrap().iter().map(|(_, message)| message.clone()).collect()
+    }
+
+    fn tries(&self) -> Vec<String> {
+        self.tries.lock().unwrap().clone()
+    }
+
+    fn set_away(&self, topic: &'static str, away: bool) {
+        let mut topics = self.away.lock().unwrap();
+        if away {
+            topics.insert(topic)
+        } else {
+            topics.remove(topic)
+        };
+    }
+}
+
+#[async_trait]
+impl Press for Arc<Printed> {
+    async fn publish(&self, id: &EventId, order: &Order) -> Result<Accepted, Error> {
+        let new = order.publish(id);
+        let (message, topic) = (new.message.as_str().to_owned(), order.topic.as_str());
+        self.tries.lock().unwrap().push(message.clone());
+        self.tried.notify_waiters();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if self.away.lock().unwrap().contains(topic) {
+            return Err(CallError::Unreachable { service: "counter-2pc" }.into());
+        }
+        if self.refused.lock().unwrap().contains(topic) {
+            return Err(Error::NotCreator(order.topic.clone()));
+        }
+        let gid = Gid::new(&Clock::system());
+        let decided = !self.undecided.lock().unwrap().remove(topic);
+        let (mut committed, key) = (self.committed.lock().unwrap(), new.key.unwrap());
+        if decided && committed.iter().all(|(known, _)| *known != key) {
+            committed.push((key, message));
+        }
+        Ok(Accepted { id: NotificationId::from_uuid(gid.uuid()), gid, offset: Some(1), decided })
+    }
+}
+
+/// A gateway that consumes: orderly when it is told to stop, at once when it is dropped.
+struct Gateway {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Gateway {
+    fn start(name: &str, log: &Arc<Kept>, press: &Arc<Printed>) -> Self {
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let (log, press) = (Arc::new(log.clone()), Arc::new(press.clone()));
+        let consumer = Consumer::new(log, press, name.to_owned(), Clock::system(), metrics);
+        let stop = CancellationToken::new();
+        Self { stop: stop.clone(), task: tokio::spawn(consumer.run(stop)) }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+
+    /// As SIGKILL does.
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fired_is_published_once_and_the_position_follows() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    for n in 0..20 {
+        log.fire("t", n);
+    }
+    let gateway = Gateway::start("ann", &log, &press);
+    log.drained().await;
+    log.fire("t", 20);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!(press.messages(), (1..=21).map(|n| format!("t{n}")).collect::<Vec<_>>());
+    assert_eq!(press.tries().len(), 21);
+    assert!(log.state().outcomes.values().all(|outcome| outcome.as_str() == "published"));
+    assert_eq!(log.state().until, None, "the lease was given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_away_delays_and_neither_loses_nor_swaps() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    press.set_away("a", true);
+    let gateway = Gateway::start("ann", &log, &press);
+    for n in 0..5 {
+        log.fire("a", n);
+        log.fire("b", n);
+    }
+    log.until(|state| state.outcomes.len() == 5).await;
+    assert_eq!(press.messages(), ["b2", "b4", "b6", "b8", "b10"], "another topic is not held up");
+    assert_eq!(log.state().position, 0, "behind the first that is not done");
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let tried = press.tries().len();
+    assert!(tried < 2_000, "in an hour, with pauses: {tried}");
+    press.set_away("a", false);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!(press.messages()[5..], ["a1", "a3", "a5", "a7", "a9"], "in order of time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_no_leaves_the_queue_with_its_reason() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    press.refused.lock().unwrap().insert("a");
+    log.fire("a", 1);
+    log.fire("b", 1);
+    let data = bytes::Bytes::from_static(b"{\"a\": 1}");
+    log.state().events.push(wire::Event { id: "odd".into(), data, offset: Some(3), ..wire::Event::default() });
+    let gateway = Gateway::start("ann", &log, &press);
+    log.drained().await;
+    gateway.stop().await;
+    let codes: Vec<_> = log
+        .state()
+        .outcomes
+        .values()
+        .map(|outcome| match outcome {
+            ScheduledState::Refused { code, .. } => code.clone(),
+            other => other.as_str().to_owned(),
+        })
+        .collect();
+    assert_eq!(
+        codes.into_iter().collect::<BTreeSet<_>>(),
+        ["not_creator", "published", "unreadable"].map(str::to_owned).into()
+    );
+    assert_eq!(press.messages(), ["b2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_decided_is_not_done() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    press.undecided.lock().unwrap().insert("a");
+    log.fire("a", 1);
+    let gateway = Gateway::start("ann", &log, &press);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!((press.tries().len(), press.messages()), (2, vec!["a1".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_between_publish_and_position_publishes_nothing_twice() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    for n in 0..10 {
+        log.fire(["a", "b"][n % 2], i64::try_from(n).unwrap());
+    }
+    log.set_broken("commit", true);
+    press.refused.lock().unwrap().insert("b");
+    let gateway = Gateway::start("ann", &log, &press);
+    log.until(|state| state.outcomes.len() == 10).await;
+    gateway.kill().await;
+    assert_eq!((log.state().position, press.tries().len()), (0, 10));
+    // What was refused would not be now; what is written down counts.
+    press.refused.lock().unwrap().clear();
+    log.set_broken("commit", false);
+    let gateway = Gateway::start("bob", &log, &press);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!((press.tries().len(), press.messages().len()), (10, 5), "nothing was tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_between_publish_and_outcome_publishes_nothing_twice() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    log.set_broken("conclude", true);
+    for n in 0..5 {
+        log.fire("abcde".get(n..=n).unwrap(), 1);
+    }
+    let gateway = Gateway::start("ann", &log, &press);
+    while press.messages().len() < 5 {
+        press.tried.notified().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    gateway.kill().await;
+    log.set_broken("conclude", false);
+    let gateway = Gateway::start("bob", &log, &press);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!(press.messages().len(), 5, "by their keys");
+    assert_eq!(log.state().outcomes.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_cannot_be_written_down_yet_is_not_decided_anew() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    log.set_broken("conclude", true);
+    press.refused.lock().unwrap().insert("a");
+    log.fire("a", 1);
+    let gateway = Gateway::start("ann", &log, &press);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    press.refused.lock().unwrap().clear();
+    log.set_broken("conclude", false);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!((press.tries().len(), press.messages().len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_gateways_one_publishes_and_the_other_takes_over() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    let ann = Gateway::start("ann", &log, &press);
+    log.until(|state| state.holder == "ann").await;
+    let bob = Gateway::start("bob", &log, &press);
+    for n in 0..30 {
+        log.fire("t", n);
+    }
+    log.until(|state| state.position >= 10).await;
+    assert_eq!(log.state().holder, "ann");
+    ann.kill().await;
+    log.drained().await;
+    {
+        let state = log.state();
+        assert_eq!((state.holder.as_str(), state.epoch), ("bob", 2));
+    }
+    // In turn, with an orderly end: without waiting for the lease.
+    let cid = Gateway::start("cid", &log, &press);
+    bob.stop().await;
+    log.fire("t", 30);
+    log.drained().await;
+    assert_eq!(log.state().holder, "cid");
+    cid.stop().await;
+    assert_eq!(press.messages(), (1..=31).map(|n| format!("t{n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_keep_the_lease_stops_and_comes_back() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    let gateway = Gateway::start("ann", &log, &press);
+    log.until(|state| state.holder == "ann").await;
+    for what in ["lease", "read", "commit"] {
+        log.set_broken(what, true);
+    }
+    tokio::time::sleep(LEASE * 3).await;
+    log.fire("t", 1);
+    tokio::time::sleep(LEASE * 3).await;
+    assert_eq!(press.tries(), Vec::<String>::new(), "events is away");
+    for what in ["lease", "read", "commit"] {
+        log.set_broken(what, false);
+    }
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!(press.messages(), ["t1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_is_finished_before_the_end() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    for _ in 0..9 {
+        log.fire("t", 1);
+    }
+    let gateway = Gateway::start("ann", &log, &press);
+    press.tried.notified().await;
+    gateway.stop().await;
+    let position = log.state().position;
+    assert_eq!(
+        (position, press.messages().len(), press.tries().len()),
+        (9, 9, 9),
+        "due at one instant, they go together"
+    );
+}
