@@ -7,13 +7,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Form, Options, Person, Platform, Socket, Terminal, fixed_port, in_both_forms, send, unique,
+    Answer, Form, Options, Person, Platform, Socket, Terminal, at_once, fixed_port, in_both_forms, send, unique,
 };
 
 in_both_forms!(
     it_comes_at_its_time_and_once,
     it_is_listed_moved_and_cancelled_before,
     a_final_no_at_its_time_is_told,
+    many_at_one_instant_come_once_each,
     a_channel_takes_it_too,
     bad_requests_are_told_what_is_wrong,
     it_is_given_at_a_terminal,
@@ -192,6 +193,18 @@ async fn a_final_no_at_its_time_is_told(platform: &Platform) {
     came(&mut live, &ann, &topic, &["good"]).await;
 }
 
+async fn many_at_one_instant_come_once_each(platform: &Platform) {
+    const MANY: usize = 200;
+    let (ann, _, topic, mut live) = people(platform).await;
+    // So that the events service is known.
+    outcome(&ann, &schedule(&ann, &topic, "0", in_ms(0)).await).await;
+    let soon = in_ms(3_000);
+    let messages: Vec<_> = (1..MANY).map(|n| n.to_string()).collect();
+    at_once(MANY - 1, |n| schedule(&ann, &topic, &messages[n], soon)).await;
+    each_once(&live.notifications(&topic, MANY).await);
+    assert_eq!(ann.publish(&topic, "now").await["offset"], MANY + 1);
+}
+
 async fn a_channel_takes_it_too(platform: &Platform) {
     let (ann, _, topic, mut live) = people(platform).await;
     // So that the events service is known.
@@ -301,6 +314,47 @@ async fn what_waits_and_what_is_due_survives_a_kill() {
     live.join(&format!("notification:{topic}"), json!({ "last_offset": 0 })).await;
     outcome(&ann, &schedule(&ann, &topic, "last", in_ms(0)).await).await;
     came(&mut live, &ann, &topic, &["overdue", "later", "last"]).await;
+}
+
+/// Recovery waits for the lease of whoever died; the protocol's own 10 s would only make the test longer.
+const SHORT_LEASE: [(&str, &str); 2] =
+    [("NOTIFYX_GATEWAY__COMMIT__DEADLINE_MS", "2000"), ("NOTIFYX_GATEWAY__COMMIT__LEASE_MS", "2500")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_while_they_fire_lose_none_and_double_none() {
+    const MANY: usize = 150;
+    let options = Options { port: fixed_port(), variables: SHORT_LEASE.to_vec(), ..Options::default() };
+    let mut platform = Platform::start_with(Form::Up, options).await;
+    let (ann, bob, topic, live) = people(&platform).await;
+    drop(live);
+    let first = in_ms(4_000);
+    let given = at_once(MANY, |n| {
+        let (ann, topic) = (&ann, &topic);
+        async move { schedule(ann, topic, &n.to_string(), first + 20 * i64::try_from(n).unwrap()).await }
+    });
+    let ids = given.await;
+    for done in [MANY / 5, MANY / 2] {
+        // Killed in the middle of it, and started again.
+        outcome(&ann, &ids[done]).await;
+        platform.process("up").kill();
+        platform.start_process("up").await;
+        platform.ready().await;
+    }
+    for id in &ids {
+        assert_eq!(outcome(&ann, id).await["status"], "published");
+    }
+    let mut live = bob.socket().await;
+    live.join(&format!("notification:{topic}"), json!({ "last_offset": 0 })).await;
+    each_once(&live.notifications(&topic, MANY).await);
+    assert_eq!(ann.publish(&topic, "now").await["offset"], MANY + 1);
+}
+
+/// Messages are numbers from 0 on, in any order; offsets follow each other.
+fn each_once(seen: &[(u64, String)]) {
+    assert!(seen.iter().map(|(offset, _)| *offset).eq(1..=seen.len() as u64), "{seen:?}");
+    let mut numbers: Vec<usize> = seen.iter().map(|(_, message)| message.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..seen.len()), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
