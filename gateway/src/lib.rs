@@ -3,6 +3,7 @@
 //! A socket's way is `edge → session → publish → backends`; a notification's way back is `bus → feed → hub → edge`. This file
 //! puts the parts together and takes them apart again in order.
 
+mod access;
 mod backends;
 mod edge;
 mod error;
@@ -73,6 +74,7 @@ pub struct Config {
     pub workers: usize,
     pub sockets_max: NonZeroUsize,
     pub allowed_origins: Vec<String>,
+    pub anonymous: bool,
     pub trusted_proxies: Vec<IpAddr>,
     pub commit: notifyx_commit::Config,
     pub mesh: MeshConfig,
@@ -110,6 +112,11 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let handle = server.handle();
     let mut running = Running::new(NAME, address, handle, context.runtime.spawn(server));
     tracing::info!(service = NAME, %address, "{NAME} listens on {address}");
+    if config.anonymous {
+        tracing::warn!(
+            "anybody who reaches {address} may publish and listen to events, without credentials (`anonymous` is set)"
+        );
+    }
     place.take(&config.advertise, address, &context.shutdown);
     let looking = context.runtime.spawn(warn_of_neighbours(inner.mesh.clone(), context.shutdown.clone()));
 
@@ -206,6 +213,7 @@ fn edge_options(config: &Config) -> edge::Options {
     edge::Options {
         workers: if config.workers == 0 { cores() } else { config.workers },
         allowed_origins: config.allowed_origins.clone(),
+        anonymous: config.anonymous,
         trusted_proxies: config.trusted_proxies.clone(),
         limits: Limits { sockets_max: config.sockets_max.get(), ..Limits::default() },
     }

@@ -6,7 +6,10 @@ use notifyx_mesh::Sessions;
 use notifyx_model::{Fault, GivenTime, NotificationId, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
-    auth::{Credentials, keys::Principal},
+    auth::{
+        Credentials,
+        keys::{KeyIdentity, Principal},
+    },
     gateway::{PublishAnswer, PublishRequest, ScheduledNotification},
     persist::{Head, InboxItem, Log, Subscriber, Topic, Unread},
 };
@@ -17,7 +20,7 @@ use crate::{
     backends::Backends,
     hub::Hub,
     operators::Operators,
-    platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
+    platform::{NewPublish, Peer, Platform, Published, SocketCredentials, SocketKey, SocketUser},
     publish::{Accepted, Publisher},
     scheduled::Scheduled,
 };
@@ -107,25 +110,28 @@ fn said<T, E: Fault>(result: Result<T, E>) -> Result<T, Problem> {
 
 #[async_trait]
 impl Platform for Live {
-    async fn authenticate(&self, credentials: SocketCredentials, client_address: &str) -> Result<SocketUser, Problem> {
-        match credentials {
+    async fn authenticate(&self, credentials: SocketCredentials, client_address: &str) -> Result<Peer, Problem> {
+        let user = match credentials {
             SocketCredentials::Token(token) => {
                 let found = said(self.sessions.identify(&token).await)?;
-                let found = found.ok_or_else(|| problem(&Denied::unknown(&token)))?;
-                // Channels of topics and inboxes are the user's own.
-                let Principal::User(identity) = found else { return Err(problem(&Denied::KeyRefused)) };
-                Ok(SocketUser {
-                    id: identity.id,
-                    email: identity.email,
-                    token_hash: Some(token.hash()),
-                    expires_at: Some(identity.expires_at),
-                })
+                match found.ok_or_else(|| problem(&Denied::unknown(&token)))? {
+                    Principal::User(identity) => SocketUser {
+                        id: identity.id,
+                        email: identity.email,
+                        token_hash: Some(token.hash()),
+                        expires_at: Some(identity.expires_at),
+                    },
+                    Principal::Key(KeyIdentity { id: owner, scopes, expires_at, .. }) => {
+                        return Ok(Peer::Key(SocketKey { owner, token_hash: token.hash(), scopes, expires_at }));
+                    }
+                }
             }
             SocketCredentials::EmailPassword { email, password } => {
                 let identity = said(self.backends.verify(&Credentials { email, password }, client_address).await)?;
-                Ok(SocketUser { id: identity.id, email: identity.email, token_hash: None, expires_at: None })
+                SocketUser { id: identity.id, email: identity.email, token_hash: None, expires_at: None }
             }
-        }
+        };
+        Ok(Peer::User(Arc::new(user)))
     }
 
     async fn join(&self, topic: &TopicName, user: UserId) -> Result<Topic, Problem> {

@@ -4,11 +4,12 @@
 //! own deadline inside and answers with a [`Problem`] that can be shown to the client as it is. Calls are made on the
 //! shared runtime, never on a worker thread of the edge.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use notifyx_model::{
-    Email, GivenTime, Message, NotificationId, Priority, Timestamp, Token, TokenHash, TopicId, TopicName, UserId,
+    Category, Email, GivenTime, Message, NotificationId, Priority, Scopes, Timestamp, Token, TokenHash, TopicId,
+    TopicName, UserId, Verb,
 };
 use notifyx_wire::rest::{
     Problem,
@@ -16,10 +17,12 @@ use notifyx_wire::rest::{
     persist::{Head, InboxItem, Log, Topic, Unread},
 };
 
+use crate::access::{self, Barred};
+
 #[async_trait]
 pub trait Platform: Send + Sync + 'static {
-    /// Who opens this socket. A wrong e-mail, password or token is a problem with status 401 or 403.
-    async fn authenticate(&self, credentials: SocketCredentials, client_address: &str) -> Result<SocketUser, Problem>;
+    /// Who opens this socket. A wrong e-mail, password, token or key is a problem with status 401 or 403.
+    async fn authenticate(&self, credentials: SocketCredentials, client_address: &str) -> Result<Peer, Problem>;
 
     /// Creates the topic if it is missing and subscribes the user; idempotent. `offset` is read after the subscription is
     /// there: what is committed later has a larger one.
@@ -58,8 +61,12 @@ pub trait Platform: Send + Sync + 'static {
 /// How a socket proves who opens it.
 #[derive(Clone)]
 pub enum SocketCredentials {
+    /// A session's, or an API key.
     Token(Token),
-    EmailPassword { email: Email, password: String },
+    EmailPassword {
+        email: Email,
+        password: String,
+    },
 }
 
 /// Credentials are never logged.
@@ -71,12 +78,78 @@ impl fmt::Debug for SocketCredentials {
 
 /// Who is at the other end of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    User(Arc<SocketUser>),
+    /// A service with an API key: it listens to the events that its scopes cover, and does nothing else.
+    Key(SocketKey),
+    /// Nobody in particular, where the gateway lets anybody listen to events.
+    Anonymous,
+}
+
+impl Peer {
+    /// Topics, inboxes and what is unread are for users alone.
+    pub fn user(&self) -> Option<&Arc<SocketUser>> {
+        match self {
+            Self::User(user) => Some(user),
+            Self::Key(_) | Self::Anonymous => None,
+        }
+    }
+
+    /// The user, or the one whose key it is: whose revocations concern the socket.
+    pub fn owner(&self) -> Option<UserId> {
+        match self {
+            Self::User(user) => Some(user.id),
+            Self::Key(key) => Some(key.owner),
+            Self::Anonymous => None,
+        }
+    }
+
+    /// What the socket was opened with, so that revoking it closes the socket.
+    pub fn token_hash(&self) -> Option<TokenHash> {
+        match self {
+            Self::User(user) => user.token_hash,
+            Self::Key(key) => Some(key.token_hash),
+            Self::Anonymous => None,
+        }
+    }
+
+    /// When the session or the key ends by itself, and the socket with it.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::User(user) => user.expires_at,
+            Self::Key(key) => key.expires_at,
+            Self::Anonymous => None,
+        }
+    }
+
+    /// Whether it may listen to the events of a category.
+    pub fn may_subscribe(&self, category: &Category) -> Result<(), Barred> {
+        let scopes = match self {
+            Self::Key(key) => Some(&key.scopes),
+            Self::User(_) | Self::Anonymous => None,
+        };
+        access::check(scopes, Verb::Subscribe, category)
+    }
+}
+
+/// A user who opened a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketUser {
     pub id: UserId,
     pub email: Email,
     /// The session the socket was opened with, so that a logout closes it; absent for e-mail and password.
     pub token_hash: Option<TokenHash>,
     /// When that session ends, and the socket with it.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An API key that opened a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketKey {
+    /// The user whose key it is.
+    pub owner: UserId,
+    pub token_hash: TokenHash,
+    pub scopes: Scopes,
     pub expires_at: Option<Timestamp>,
 }
 

@@ -14,8 +14,8 @@ use futures_util::future::LocalBoxFuture;
 use notifyx_chassis::reply;
 use notifyx_mesh::Bus;
 use notifyx_model::{
-    Clock, Email, EventId, Fault, GivenTime, Kind, Message, Notification, NotificationId, Priority, Timestamp,
-    TokenHash, TopicId, TopicName, UserId,
+    Clock, Email, EventId, Fault, GivenTime, Kind, Message, Notification, NotificationId, Priority, Scope, Scopes,
+    Timestamp, TokenHash, TopicId, TopicName, UserId,
 };
 use notifyx_wire::rest::{
     Problem,
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     feed,
     hub::{Connection, Ending, Following, Hub, Metrics, Outlet, Worker},
-    platform::{NewPublish, Platform, Published, SocketCredentials, SocketUser},
+    platform::{NewPublish, Peer, Platform, Published, SocketCredentials, SocketKey, SocketUser},
     session::{Desk, Session},
 };
 
@@ -210,20 +210,26 @@ impl Fake {
 
 #[async_trait]
 impl Platform for Fake {
-    async fn authenticate(&self, credentials: SocketCredentials, _: &str) -> Result<SocketUser, Problem> {
+    async fn authenticate(&self, credentials: SocketCredentials, _: &str) -> Result<Peer, Problem> {
         self.check()?;
-        // The token is the user's id, then one digit that tells its sessions apart. It is good for an hour.
-        match credentials {
-            SocketCredentials::Token(token) => match token.as_str().get(..36).and_then(|id| id.parse().ok()) {
-                Some(id) => {
-                    let session = token.as_str().as_bytes().get(36).copied().unwrap_or_default();
-                    let expires_at = Some(self.clock.now() + Duration::from_secs(3_600));
-                    Ok(SocketUser { token_hash: Some(TokenHash([session; 32])), expires_at, ..user_of(id) })
-                }
-                None => Err(Problem { status: 401, ..reply::problem(&Away) }),
-            },
-            SocketCredentials::EmailPassword { .. } => Ok(user_of(UserId::new(&self.clock))),
-        }
+        // The token is the user's id, then one digit that tells its sessions apart; an API key's is `nxk_`, the id, the digit,
+        // and what it may subscribe to. It is good for an hour.
+        let token = match credentials {
+            SocketCredentials::Token(token) => token,
+            SocketCredentials::EmailPassword { .. } => return Ok(Peer::User(user_of(UserId::new(&self.clock)))),
+        };
+        let (key, text) = token.as_str().strip_prefix("nxk_").map_or((false, token.as_str()), |key| (true, key));
+        let Some(id) = text.get(..36).and_then(|id| id.parse().ok()) else {
+            return Err(Problem { status: 401, ..reply::problem(&Away) });
+        };
+        let token_hash = TokenHash([text.as_bytes().get(36).copied().unwrap_or_default(); 32]);
+        let expires_at = Some(self.clock.now() + Duration::from_secs(3_600));
+        Ok(if key {
+            Peer::Key(SocketKey { owner: id, token_hash, scopes: subscribe(&text[37..]), expires_at })
+        } else {
+            let user = SocketUser::clone(&user_of(id));
+            Peer::User(Arc::new(SocketUser { token_hash: Some(token_hash), expires_at, ..user }))
+        })
     }
 
     async fn join(&self, name: &TopicName, user: UserId) -> Result<Topic, Problem> {
@@ -346,8 +352,13 @@ impl Platform for Fake {
     }
 }
 
-pub(crate) fn user_of(id: UserId) -> SocketUser {
-    SocketUser { id, email: Email::parse("ann@example.org").unwrap(), token_hash: None, expires_at: None }
+pub(crate) fn user_of(id: UserId) -> Arc<SocketUser> {
+    Arc::new(SocketUser { id, email: Email::parse("ann@example.org").unwrap(), token_hash: None, expires_at: None })
+}
+
+/// What a key has that may listen to what a pattern covers.
+pub(crate) fn subscribe(pattern: &str) -> Scopes {
+    Scopes::new(vec![Scope::parse(&format!("subscribe:{pattern}")).unwrap()]).unwrap()
 }
 
 /// One worker thread of a node, on the test's own thread: run it within [`Node::run`].
@@ -391,17 +402,22 @@ impl Node {
     }
 
     pub(crate) fn client_of(&self, user: UserId) -> Client {
-        Client::open(&self.desk, user_of(user))
+        self.client_as(Peer::User(user_of(user)))
+    }
+
+    pub(crate) fn client_as(&self, peer: Peer) -> Client {
+        Client::open(&self.desk, peer)
     }
 
     /// A client whose socket another worker thread serves.
     pub(crate) fn client_elsewhere(&self, user: UserId) -> Client {
-        Client::open(&Self::worker(&self.hub, &self.following, &self.platform), user_of(user))
+        Client::open(&Self::worker(&self.hub, &self.following, &self.platform), Peer::User(user_of(user)))
     }
 }
 
 /// A Phoenix client without a socket.
 pub(crate) struct Client {
+    /// Of an API key its owner; of nobody in particular some id.
     pub(crate) user: UserId,
     pub(crate) session: Rc<Session>,
     pub(crate) outlet: Rc<Probe>,
@@ -409,11 +425,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn open(desk: &Rc<Desk>, user: SocketUser) -> Self {
+    fn open(desk: &Rc<Desk>, peer: Peer) -> Self {
         let outlet = Rc::new(Probe::default());
-        let id = user.id;
-        let (session, connection) = Session::open(desk.clone(), user, outlet.clone()).unwrap();
-        Self { user: id, session, outlet, _connection: connection }
+        let user = peer.owner().unwrap_or_else(|| UserId::new(&Clock::system()));
+        let (session, connection) = Session::open(desk.clone(), Arc::new(peer), outlet.clone()).unwrap();
+        Self { user, session, outlet, _connection: connection }
     }
 
     pub(crate) fn send(&self, frame: &Value) {

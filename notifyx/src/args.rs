@@ -53,9 +53,19 @@ Examples:
   notifyx up --port 0 --data /tmp/second       a second one, on free ports
   notifyx up --database postgres://me@db/notifyx
   notifyx up --json | head -n 1                where everything listens, for a script")]
-    Up(Placement),
+    Up {
+        #[command(flatten)]
+        placement: Placement,
+        #[command(flatten)]
+        entry: Entry,
+    },
     /// Start the gateway alone: sockets and REST for users
-    Gateway(OneService),
+    Gateway {
+        #[command(flatten)]
+        service: OneService,
+        #[command(flatten)]
+        entry: Entry,
+    },
     /// Start auth alone: accounts and sessions
     Auth(OneService),
     /// Start persist alone: topics, notifications, inboxes
@@ -119,6 +129,14 @@ pub(crate) struct Placement {
     pub(crate) database: Option<DatabaseUrl>,
 }
 
+/// Whom the gateway lets in.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Entry {
+    /// Anybody may publish and listen to events, without credentials
+    #[arg(long)]
+    pub(crate) anonymous: bool,
+}
+
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 The services of one platform share a secret: NOTIFYX_CLUSTER__SECRET, or `secret` under [cluster] in the file.
@@ -138,10 +156,12 @@ pub(crate) struct OneService {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ShowConfig {
     /// Print the commented defaults instead
-    #[arg(long, conflicts_with_all = ["config", "listen", "port", "data", "database"])]
+    #[arg(long, conflicts_with_all = ["config", "listen", "port", "data", "database", "anonymous"])]
     pub(crate) default: bool,
     #[command(flatten)]
     pub(crate) placement: Placement,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
 }
 
 /// `host:port` is taken for `http://host:port`.
@@ -180,6 +200,8 @@ mod tests {
             "notifyx inbox --limit 0",
             "notifyx status --server ftp://h",
             "notifyx config --default --port 1",
+            "notifyx config --default --anonymous",
+            "notifyx auth --anonymous",
             "notifyx keys",
             "notifyx keys create --name shop",
             "notifyx keys create --name shop --scope delete:orders",

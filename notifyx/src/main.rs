@@ -18,7 +18,7 @@ use std::{io::Write, process::ExitCode};
 use clap::{CommandFactory, Parser};
 
 use crate::{
-    args::{Command, CommandLine, Global, ShowConfig},
+    args::{Command, CommandLine, Entry, Global, ShowConfig},
     exit::Failure,
     service::Service,
     settings::Loaded,
@@ -35,13 +35,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command, global: &Global) -> Result<(), Failure> {
     match command {
-        Command::Up(placement) => up::up(&placement, global),
-        Command::Gateway(args) => up::one(Service::Gateway, &args, global),
-        Command::Auth(args) => up::one(Service::Auth, &args, global),
-        Command::Persist(args) => up::one(Service::Persist, &args, global),
-        Command::Counter2pc(args) => up::one(Service::Counter2pc, &args, global),
-        Command::Events(args) => up::one(Service::Events, &args, global),
-        Command::Discovery(args) => up::one(Service::Discovery, &args, global),
+        Command::Up { placement, entry } => up::up(&placement, entry, global),
+        Command::Gateway { service, entry } => up::one(Service::Gateway, &service, entry, global),
+        Command::Auth(args) => up::one(Service::Auth, &args, Entry::default(), global),
+        Command::Persist(args) => up::one(Service::Persist, &args, Entry::default(), global),
+        Command::Counter2pc(args) => up::one(Service::Counter2pc, &args, Entry::default(), global),
+        Command::Events(args) => up::one(Service::Events, &args, Entry::default(), global),
+        Command::Discovery(args) => up::one(Service::Discovery, &args, Entry::default(), global),
         Command::Config(show) => config(&show, global),
         Command::Completions { shell } => completions(shell),
         Command::Transactions(wish) => user::operate(&wish, global),
@@ -54,7 +54,7 @@ fn config(show: &ShowConfig, global: &Global) -> Result<(), Failure> {
     if show.default {
         return print::line(settings::defaults().trim_end());
     }
-    let loaded = Loaded::up(&show.placement).map_err(|refused| Failure::Usage(refused.to_string()))?;
+    let loaded = Loaded::up(&show.placement, show.entry).map_err(|refused| Failure::Usage(refused.to_string()))?;
     output.answer(&loaded.settings, || loaded.describe().trim_end().to_owned())
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    args::{OneService, Placement},
+    args::{Entry, OneService, Placement},
     cluster,
     config::{Layers, Origin, Refused},
     service::Service,
@@ -71,8 +71,8 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// For every service together: the flags place the gateway, `--port 0` every door.
-    pub(crate) fn up(placement: &Placement) -> Result<Self, Refused> {
-        let mut loaded = Self::layered(placement)?;
+    pub(crate) fn up(placement: &Placement, entry: Entry) -> Result<Self, Refused> {
+        let mut loaded = Self::layered(placement, entry)?;
         loaded.place(Service::Gateway, placement);
         if placement.port == Some(0) {
             for service in Service::ALL {
@@ -86,8 +86,8 @@ impl Loaded {
     }
 
     /// For one service: the flags are about it.
-    pub(crate) fn one(service: Service, args: &OneService) -> Result<Self, Refused> {
-        let mut loaded = Self::layered(&args.placement)?;
+    pub(crate) fn one(service: Service, args: &OneService, entry: Entry) -> Result<Self, Refused> {
+        let mut loaded = Self::layered(&args.placement, entry)?;
         loaded.place(service, &args.placement);
         loaded.keep_data(service, &args.placement);
         if !args.discovery.is_empty() {
@@ -97,13 +97,18 @@ impl Loaded {
         Ok(loaded)
     }
 
-    fn layered(placement: &Placement) -> Result<Self, Refused> {
+    fn layered(placement: &Placement, entry: Entry) -> Result<Self, Refused> {
         let mut layers = Layers::new(&defaults());
         if let Some(file) = &placement.config {
             layers.file(file)?;
         }
         layers.environment(variables()?)?;
-        Ok(Self { settings: layers.settings()?, layers })
+        let mut settings: Settings = layers.settings()?;
+        if entry.anonymous {
+            settings.gateway.anonymous = true;
+            layers.note(key("gateway", "anonymous"), Origin::Flag("--anonymous"));
+        }
+        Ok(Self { settings, layers })
     }
 
     fn place(&mut self, service: Service, placement: &Placement) {
@@ -195,6 +200,18 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn up(placement: &Placement) -> Loaded {
+        Loaded::up(placement, Entry::default()).unwrap()
+    }
+
+    #[test]
+    fn nobody_comes_in_without_credentials_unless_it_is_asked_for() {
+        assert!(!up(&Placement::default()).settings.gateway.anonymous);
+        let open = Loaded::up(&Placement::default(), Entry { anonymous: true }).unwrap();
+        assert!(open.settings.gateway.anonymous);
+        assert!(open.describe().contains("# --anonymous"), "{}", open.describe());
+    }
+
     #[test]
     fn the_printed_defaults_are_the_defaults() {
         let folder = tempfile::tempdir().unwrap();
@@ -209,7 +226,7 @@ mod tests {
 
     #[test]
     fn port_0_is_every_port_and_another_is_the_gateways() {
-        let placed = |port| Loaded::up(&Placement { port: Some(port), ..Placement::default() }).unwrap().settings;
+        let placed = |port| up(&Placement { port: Some(port), ..Placement::default() }).settings;
         let all = placed(0);
         for listen in [
             all.gateway.listen,
@@ -229,11 +246,11 @@ mod tests {
     #[test]
     fn data_and_database_place_every_store() {
         let data = Placement { data: Some("/tmp/d".into()), ..Placement::default() };
-        let loaded = Loaded::up(&data).unwrap();
+        let loaded = up(&data);
         assert_eq!(loaded.settings.auth.database.to_string(), "sqlite:/tmp/d/auth.db");
         assert!(loaded.describe().contains("# --data"), "{}", loaded.describe());
         let url = DatabaseUrl::parse("postgres://me:s3cret@db/n").unwrap();
-        let loaded = Loaded::up(&Placement { database: Some(url), ..Placement::default() }).unwrap();
+        let loaded = up(&Placement { database: Some(url), ..Placement::default() });
         assert_eq!(loaded.settings.persist.database.to_string(), "postgres://me:********@db/n_persist");
         assert!(!loaded.describe().contains("s3cret"));
     }
@@ -242,7 +259,7 @@ mod tests {
     fn one_service_takes_the_flags_for_itself() {
         let placement = Placement { port: Some(5555), listen: Some([0, 0, 0, 0].into()), ..Placement::default() };
         let discovery = vec![BaseUrl::parse("http://registry:8000").unwrap()];
-        let loaded = Loaded::one(Service::Auth, &OneService { placement, discovery }).unwrap();
+        let loaded = Loaded::one(Service::Auth, &OneService { placement, discovery }, Entry::default()).unwrap();
         assert_eq!(loaded.settings.auth.listen, address("0.0.0.0:5555"));
         assert_eq!(loaded.settings.gateway.listen, address("127.0.0.1:4000"));
         assert_eq!(loaded.settings.cluster.discovery[0].as_str(), "http://registry:8000");

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{Global, OneService, Placement},
+    args::{Entry, Global, OneService, Placement},
     cluster,
     exit::Failure,
     platform::{Platform, reachable},
@@ -28,8 +28,8 @@ use crate::{
 const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Every service in this process.
-pub(crate) fn up(placement: &Placement, global: &Global) -> Result<(), Failure> {
-    let mut settings = Loaded::up(placement).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+pub(crate) fn up(placement: &Placement, entry: Entry, global: &Global) -> Result<(), Failure> {
+    let mut settings = Loaded::up(placement, entry).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
     for service in Service::ALL {
         advertise_loopback(service, &mut settings).map_err(Failure::machine("cannot find a free port"))?;
     }
@@ -44,8 +44,9 @@ pub(crate) fn up(placement: &Placement, global: &Global) -> Result<(), Failure> 
 }
 
 /// One service, as a part of a platform of several processes.
-pub(crate) fn one(service: Service, args: &OneService, global: &Global) -> Result<(), Failure> {
-    let mut settings = Loaded::one(service, args).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
+pub(crate) fn one(service: Service, args: &OneService, entry: Entry, global: &Global) -> Result<(), Failure> {
+    let mut settings =
+        Loaded::one(service, args, entry).map_err(|refused| Failure::Usage(refused.to_string()))?.settings;
     if is_everywhere(service, &mut settings) && service != Service::Discovery {
         let (name, variable) = (service.name(), service.name().replace('-', "_").to_uppercase());
         return Err(Failure::Usage(format!(
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn a_door_to_every_network_is_registered_where_this_process_reaches_it() {
         let placement = Placement { listen: Some([0, 0, 0, 0].into()), port: Some(0), ..Placement::default() };
-        let mut settings = Loaded::up(&placement).unwrap().settings;
+        let mut settings = Loaded::up(&placement, Entry::default()).unwrap().settings;
         for service in Service::ALL {
             advertise_loopback(service, &mut settings).unwrap();
         }
@@ -211,7 +212,9 @@ mod tests {
     fn one_service_on_every_network_must_say_how_it_is_reached() {
         let placement = Placement { listen: Some([0, 0, 0, 0].into()), ..Placement::default() };
         let global = Global { json: false, no_color: true, server: None };
-        let refused = one(Service::Counter2pc, &OneService { placement, discovery: Vec::new() }, &global).unwrap_err();
+        let refused =
+            one(Service::Counter2pc, &OneService { placement, discovery: Vec::new() }, Entry::default(), &global)
+                .unwrap_err();
         assert!(refused.to_string().contains("NOTIFYX_COUNTER_2PC__ADVERTISE=host:port"), "{refused}");
     }
 }

@@ -17,10 +17,20 @@ pub(super) const PATH: &str = "/socket/websocket";
 const TOKEN_PROTOCOL: &str = "base64url.bearer.phx.";
 const PHOENIX_PROTOCOL: &str = "phoenix";
 
+/// Who may come in at all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Entry {
+    /// Pages of other hosts that may connect: `https://app.example.org`; `*` for all.
+    pub(super) allowed_origins: Vec<String>,
+    /// Also who shows no credentials.
+    pub(super) anonymous: bool,
+}
+
 /// A request that may become a socket, once its credentials are found good.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    pub(super) credentials: SocketCredentials,
+    /// `None` where it shows none and needs none.
+    pub(super) credentials: Option<SocketCredentials>,
     accept: String,
     /// The client offered the protocol `phoenix` and wants to see it chosen.
     phoenix: bool,
@@ -74,7 +84,7 @@ impl Fault for Refusal {
 }
 
 impl Handshake {
-    pub(super) fn parse(head: &RequestHead, allowed_origins: &[String]) -> Result<Self, Refusal> {
+    pub(super) fn parse(head: &RequestHead, entry: &Entry) -> Result<Self, Refusal> {
         if head.uri.path() != PATH {
             return Err(Refusal::Path);
         }
@@ -84,7 +94,7 @@ impl Handshake {
         if Version::parse(param("vsn").as_deref()).is_none() {
             return Err(Refusal::Version);
         }
-        check_origin(head, allowed_origins)?;
+        check_origin(head, &entry.allowed_origins)?;
         let protocols = Protocols::of(head);
         let token = match (protocols.token, param("token")) {
             (Some(encoded), _) => Some(decode(&encoded).ok_or(Refusal::Credentials)?),
@@ -92,11 +102,12 @@ impl Handshake {
             (None, None) => None,
         };
         let credentials = match (token, param("email"), param("password")) {
-            (Some(token), _, _) => SocketCredentials::Token(token),
-            (None, Some(email), Some(password)) => SocketCredentials::EmailPassword {
+            (Some(token), _, _) => Some(SocketCredentials::Token(token)),
+            (None, Some(email), Some(password)) => Some(SocketCredentials::EmailPassword {
                 email: Email::parse(&email).map_err(|_| Refusal::Credentials)?,
                 password: password.into_owned(),
-            },
+            }),
+            (None, None, None) if entry.anonymous => None,
             _ => return Err(Refusal::Credentials),
         };
         let key = head.headers.get(header::SEC_WEBSOCKET_KEY).expect("a verified handshake has a key");
@@ -198,7 +209,8 @@ mod tests {
         head.uri = request.head().uri.clone();
         head.headers = request.head().headers.clone();
         head.set_connection_type(actix_http::ConnectionType::Upgrade);
-        Handshake::parse(&head, &["http://listed.example:3333".to_owned()])
+        let allowed_origins = vec!["http://listed.example:3333".to_owned()];
+        Handshake::parse(&head, &Entry { allowed_origins, anonymous: uri.contains("anonymous") })
     }
 
     fn with(query: &str) -> Result<Handshake, Refusal> {
@@ -210,14 +222,16 @@ mod tests {
         let handshake = with(&format!("vsn=2.0.0&token={TOKEN}")).unwrap();
         assert!(handshake.response().contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(!handshake.response().contains("Protocol: phoenix"));
-        let SocketCredentials::Token(token) = handshake.credentials else { panic!("a token was sent") };
+        let Some(SocketCredentials::Token(token)) = handshake.credentials else { panic!("a token was sent") };
         assert_eq!(token.as_str(), TOKEN);
     }
 
     #[test]
     fn params_are_decoded() {
         let handshake = with("email=Ann%2Bx%40example.org&password=p%20w+%26&vsn=2.0.0").unwrap();
-        let SocketCredentials::EmailPassword { email, password } = handshake.credentials else { panic!("no token") };
+        let Some(SocketCredentials::EmailPassword { email, password }) = handshake.credentials else {
+            panic!("no token")
+        };
         assert_eq!((email.as_str(), password.as_str()), ("ann+x@example.org", "p w &"));
     }
 
@@ -236,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn where_anybody_may_come_in_credentials_that_are_shown_still_count() {
+        assert!(with("vsn=2.0.0&anonymous").unwrap().credentials.is_none());
+        let shown = with(&format!("vsn=2.0.0&anonymous&token={TOKEN}")).unwrap();
+        assert!(matches!(shown.credentials, Some(SocketCredentials::Token(_))));
+        for query in ["vsn=2.0.0&anonymous&token=short", "vsn=2.0.0&anonymous&email=a@b.c"] {
+            assert_eq!(with(query).unwrap_err(), Refusal::Credentials, "{query}");
+        }
+    }
+
+    #[test]
     fn the_clients_auth_token_is_taken_in_both_alphabets() {
         let token = "?>?>?>?>?>?>?>?>?>?~~~";
         let standard = "Pz4/Pj8+Pz4/Pj8+Pz4/Pj8+Pz5+fn4";
@@ -245,7 +269,7 @@ mod tests {
             let handshake =
                 parse(&format!("{PATH}?vsn=2.0.0"), &[("sec-websocket-protocol", &offered)]).expect(&encoded);
             assert!(handshake.response().contains("\r\nSec-WebSocket-Protocol: phoenix\r\n"));
-            let SocketCredentials::Token(found) = handshake.credentials else { panic!("a token was sent") };
+            let Some(SocketCredentials::Token(found)) = handshake.credentials else { panic!("a token was sent") };
             assert!(token.starts_with(&found.as_str()[..16]), "{found:?}");
         }
         let offered = format!("phoenix, {TOKEN_PROTOCOL}%%%");

@@ -37,6 +37,7 @@ use notifyx_model::Clock;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use self::handshake::Entry;
 use crate::{
     feed,
     hub::{Following, Hub, Metrics, Worker},
@@ -54,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) workers: usize,
     /// Pages of other hosts that may connect: `https://app.example.org`; `*` for all.
     pub(crate) allowed_origins: Vec<String>,
+    /// Whether events may be listened to without credentials.
+    pub(crate) anonymous: bool,
     /// Peers whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) limits: Limits,
@@ -61,7 +64,13 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 2, allowed_origins: Vec::new(), trusted_proxies: Vec::new(), limits: Limits::default() }
+        Self {
+            workers: 2,
+            allowed_origins: Vec::new(),
+            anonymous: false,
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -96,7 +105,7 @@ impl Default for Limits {
 pub(crate) struct Thread {
     desk: Rc<Desk>,
     limits: Rc<Limits>,
-    allowed_origins: Vec<String>,
+    entry: Entry,
     trusted_proxies: Vec<IpAddr>,
     metrics: Rc<Metrics>,
     buffer: RefCell<Vec<u8>>,
@@ -113,7 +122,7 @@ impl Thread {
         Rc::new(Self {
             desk: Desk::new(worker, platform, runtime),
             limits: Rc::new(options.limits),
-            allowed_origins: options.allowed_origins,
+            entry: Entry { allowed_origins: options.allowed_origins, anonymous: options.anonymous },
             trusted_proxies: options.trusted_proxies,
             metrics,
             buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),

@@ -35,6 +35,10 @@ impl Gateway {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::set(Options { limits, ..Options::default() })
+    }
+
+    fn set(options: Options) -> Self {
         let hand = ManualClock::new();
         let platform = Fake::with_clock(hand.clock());
         let context = Context {
@@ -45,7 +49,6 @@ impl Gateway {
             discovery: vec![],
         };
         let hub = Hub::new(Metrics::new(&prometheus::Registry::new()));
-        let options = Options { limits, ..Options::default() };
         let edge = Edge::start(hub.clone(), platform.clone(), platform.bus.subscribe(), options, &context);
         let rest = Door::new("gateway", &context).parts();
         let (server, address) = edge.serve("127.0.0.1:0".parse().unwrap(), &rest).unwrap();
@@ -386,6 +389,34 @@ async fn a_logout_closes_the_sockets_of_its_session_only() {
     gateway.hub.revoke(&Revocation { token_hash: None, ..revocation }).await;
     assert_eq!(two.close_code().await, 3003);
     other.join("t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_revoked_closes_its_sockets_only() {
+    let gateway = Gateway::start();
+    let owner = gateway.user();
+    let mut one = gateway.connect_with(&format!("nxk_{owner}1*")).await;
+    let mut two = gateway.connect_with(&format!("nxk_{owner}2*")).await;
+    let mut session = gateway.connect_with(&format!("{owner}3")).await;
+    let revocation = Revocation { seq: 1, user_id: owner, token_hash: Some(TokenHash([b'1'; 32])) };
+    gateway.hub.revoke(&revocation).await;
+    assert_eq!(one.close_code().await, 3003);
+    session.join("t").await;
+    gateway.hand.advance(Duration::from_secs(3_600));
+    assert_eq!(two.close_code().await, 3003, "it expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_nothing_comes_in_only_where_anybody_may() {
+    let open = Gateway::set(Options { anonymous: true, ..Options::default() });
+    let (stream, _) = connect_async(format!("ws://{}/socket/websocket?vsn=2.0.0", open.address)).await.unwrap();
+    let mut peer = Peer(stream);
+    peer.send(json!([null, "1", "phoenix", "heartbeat", {}])).await;
+    assert_eq!(peer.next().await[1], "1");
+    let (status, answer) = open.upgrade("/socket/websocket?vsn=2.0.0&token=nobody-knows-this-token", "").await;
+    assert_eq!(status, 403, "who shows a token is held to it: {answer}");
+    open.hub.drain(PATIENCE).await;
+    assert_eq!(peer.close_code().await, 1012);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! From an HTTP request that asks for an upgrade to a running connection, or to a refusal.
 
-use std::{convert::Infallible, rc::Rc, time::Duration};
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use actix_codec::{Framed, FramedParts};
 use actix_http::{Request, h1};
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     hub::{Admission, Outlet},
-    platform::SocketUser,
+    platform::Peer,
     session::Session,
 };
 
@@ -45,7 +45,7 @@ async fn serve(thread: Rc<Thread>, request: Request, mut io: TcpStream, read: By
     };
     drop(request);
     let handshakes = &thread.metrics.handshakes;
-    let (handshake, user, admission) = match outcome {
+    let (handshake, peer, admission) = match outcome {
         Ok(admitted) => admitted,
         Err(refused) => {
             handshakes.with_label_values(&[&refused.0.status.to_string()]).inc();
@@ -58,7 +58,7 @@ async fn serve(thread: Rc<Thread>, request: Request, mut io: TcpStream, read: By
     let answer = handshake.response();
     // Where it cannot be sent, the client is gone.
     if let Ok(Ok(())) = tokio::time::timeout(ANSWER_DEADLINE, io.write_all(answer.as_bytes())).await {
-        open(thread, io, user, admission, read);
+        open(thread, io, Arc::new(peer), admission, read);
     }
 }
 
@@ -71,27 +71,27 @@ impl From<Refusal> for Refused {
     }
 }
 
-async fn admit(thread: &Rc<Thread>, request: &Request) -> Result<(Handshake, SocketUser, Admission), Refused> {
-    let handshake = Handshake::parse(request.head(), &thread.allowed_origins)?;
+async fn admit(thread: &Rc<Thread>, request: &Request) -> Result<(Handshake, Peer, Admission), Refused> {
+    let handshake = Handshake::parse(request.head(), &thread.entry)?;
     if thread.hub().is_draining() {
         return Err(Refusal::Stopping.into());
     }
     // Counted before the credentials are checked: handshakes are bounded too.
     let admission = thread.hub().admit(thread.limits.sockets_max).ok_or(Refusal::Full)?;
     let address = client_address(request.peer_addr(), request.head().headers(), &thread.trusted_proxies);
-    let credentials = handshake.credentials.clone();
-    let user = thread.desk.call(|platform| async move { platform.authenticate(credentials, &address).await }).await;
-    match user {
-        Ok(user) => Ok((handshake, user, admission)),
+    let Some(credentials) = handshake.credentials.clone() else { return Ok((handshake, Peer::Anonymous, admission)) };
+    let peer = thread.desk.call(|platform| async move { platform.authenticate(credentials, &address).await }).await;
+    match peer {
+        Ok(peer) => Ok((handshake, peer, admission)),
         // Phoenix clients know one refusal. Which of e-mail, password and token was wrong is nobody's business.
         Err(problem) if matches!(problem.status, 400 | 401 | 403 | 404) => Err(Refusal::Wrong.into()),
         Err(problem) => Err(Refused(problem)),
     }
 }
 
-fn open(thread: Rc<Thread>, io: TcpStream, user: SocketUser, admission: Admission, read: BytesMut) {
+fn open(thread: Rc<Thread>, io: TcpStream, peer: Arc<Peer>, admission: Admission, read: BytesMut) {
     let socket = Rc::new(Socket::new(io, thread.limits.clone(), thread.metrics.clone()));
-    match Session::open(thread.desk.clone(), user, socket.clone()) {
+    match Session::open(thread.desk.clone(), peer, socket.clone()) {
         Ok((session, connection)) => {
             let connection = Connection::new(thread, socket, session, (connection, admission));
             tokio::task::spawn_local(connection.run(read));

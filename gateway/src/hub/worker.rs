@@ -24,7 +24,7 @@ use super::{
     topic::{Member, Overflowed, Topic},
     watch::{HeadFrame, Watch},
 };
-use crate::platform::SocketUser;
+use crate::platform::Peer;
 
 /// Bursts taken from the inbox at once: what waits for a topic goes out in one write per socket.
 const TAKEN_AT_ONCE: usize = 64;
@@ -59,7 +59,7 @@ pub(crate) struct Worker {
 
 /// One open socket.
 struct Socket {
-    user: Arc<SocketUser>,
+    peer: Arc<Peer>,
     outlet: Rc<dyn Outlet>,
     listener: Weak<dyn Listener>,
 }
@@ -276,26 +276,30 @@ impl Worker {
         }
     }
 
-    /// Registers an open socket, unless its session was revoked while it shook hands.
+    /// Registers an open socket, unless what it was opened with was revoked while it shook hands.
     pub(crate) fn connect(
         self: &Rc<Self>,
-        user: &Arc<SocketUser>,
+        peer: &Arc<Peer>,
         outlet: Rc<dyn Outlet>,
         listener: Weak<dyn Listener>,
     ) -> Result<Connection, Ending> {
         if self.hub.is_draining() {
             return Err(Ending::Drain);
         }
-        if self.revoked.borrow().iter().any(|(_, revocation)| concerns(revocation, user)) {
+        if self.revoked.borrow().iter().any(|(_, revocation)| concerns(revocation, peer)) {
             return Err(Ending::Revoked);
         }
-        let key = self.sockets.borrow_mut().insert(Socket { user: user.clone(), outlet, listener });
-        self.people.borrow_mut().entry(user.id).or_default().sockets.push(key);
-        Ok(Connection { worker: self.clone(), key, user: user.id })
+        let key = self.sockets.borrow_mut().insert(Socket { peer: peer.clone(), outlet, listener });
+        let owner = peer.owner();
+        if let Some(owner) = owner {
+            self.people.borrow_mut().entry(owner).or_default().sockets.push(key);
+        }
+        Ok(Connection { worker: self.clone(), key, owner })
     }
 
-    fn disconnect(&self, key: usize, user: UserId) {
+    fn disconnect(&self, key: usize, owner: Option<UserId>) {
         self.sockets.borrow_mut().remove(key);
+        let Some(user) = owner else { return };
         let mut people = self.people.borrow_mut();
         if let Some(person) = people.get_mut(&user) {
             person.sockets.retain(|k| *k != key);
@@ -309,7 +313,7 @@ impl Worker {
         let people = self.people.borrow();
         let sockets = self.sockets.borrow();
         for key in people.get(&revocation.user_id).map_or(&[][..], |person| &person.sockets) {
-            if let Some(socket) = sockets.get(*key).filter(|socket| concerns(&revocation, &socket.user)) {
+            if let Some(socket) = sockets.get(*key).filter(|socket| concerns(&revocation, &socket.peer)) {
                 socket.outlet.end(Ending::Revoked);
             }
         }
@@ -364,7 +368,7 @@ impl Worker {
                 for slot in next..end.min(next + SERVED_AT_ONCE) {
                     if let Some(socket) = sockets.get(slot) {
                         socket.outlet.sweep(now);
-                        if socket.user.expires_at.is_some_and(|at| at <= time) {
+                        if socket.peer.expires_at().is_some_and(|at| at <= time) {
                             socket.outlet.end(Ending::Expired);
                         }
                     }
@@ -404,20 +408,21 @@ impl Worker {
     }
 }
 
-fn concerns(revocation: &Revocation, user: &SocketUser) -> bool {
-    revocation.user_id == user.id && (revocation.token_hash.is_none() || revocation.token_hash == user.token_hash)
+fn concerns(revocation: &Revocation, peer: &Peer) -> bool {
+    Some(revocation.user_id) == peer.owner()
+        && (revocation.token_hash.is_none() || revocation.token_hash == peer.token_hash())
 }
 
 /// A registered socket; dropping it takes it off the list.
 pub(crate) struct Connection {
     worker: Rc<Worker>,
     key: usize,
-    user: UserId,
+    owner: Option<UserId>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.worker.disconnect(self.key, self.user);
+        self.worker.disconnect(self.key, self.owner);
     }
 }
 

@@ -4,30 +4,42 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
+    sync::Arc,
 };
 
 use notifyx_model::{TopicName, UserId};
 use notifyx_wire::phoenix::channel::{NOTIFICATION_PREFIX, USER_PREFIX};
 
 use super::{fault::Fault, request::Request};
-use crate::hub::{Seat, Viewing};
+use crate::{
+    hub::{Seat, Viewing},
+    platform::{Peer, SocketUser},
+};
+
+/// Of a topic's name in a refusal; the frame that refuses names the topic whole.
+const TOLD_MAX: usize = 250;
 
 /// What a Phoenix topic stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Notification(TopicName),
+    Notification {
+        name: TopicName,
+        user: Arc<SocketUser>,
+    },
     /// The session's own user.
-    User,
+    User(Arc<SocketUser>),
 }
 
 impl Kind {
     /// `None`: no channel has such a topic.
-    pub(super) fn parse(topic: &str, user: UserId) -> Option<Result<Self, Fault>> {
+    pub(super) fn parse(topic: &str, peer: &Peer) -> Option<Result<Self, Fault>> {
+        let user = || peer.user().cloned().ok_or_else(|| Fault::UsersOnly(topic.chars().take(TOLD_MAX).collect()));
         if let Some(name) = topic.strip_prefix(NOTIFICATION_PREFIX) {
-            return Some(TopicName::parse(name).map(Self::Notification).map_err(Fault::from));
+            let name = TopicName::parse(name).map_err(Fault::from);
+            return Some(user().and_then(|user| Ok(Self::Notification { name: name?, user })));
         }
-        let id = topic.strip_prefix(USER_PREFIX)?.parse().ok()?;
-        Some(if id == user { Ok(Self::User) } else { Err(Fault::NotYours(id)) })
+        let id: UserId = topic.strip_prefix(USER_PREFIX)?.parse().ok()?;
+        Some(user().and_then(|user| if user.id == id { Ok(Self::User(user)) } else { Err(Fault::NotYours(id)) }))
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) enum Fault {
     BadTopic(#[from] Invalid),
     #[error("channel `user:{0}` is another user's")]
     NotYours(UserId),
+    #[error(
+        "channel `{0}` is for users: a socket that was opened with an API key, or without credentials, joins `events:` channels only"
+    )]
+    UsersOnly(String),
     #[error("`{0}` is not available yet")]
     NotAvailable(&'static str),
     #[error("{waiting} messages of this socket are waiting already: await replies before sending more")]
@@ -44,7 +48,7 @@ impl notifyx_model::Fault for Fault {
             Self::UnknownEvent { .. } | Self::BadPayload { .. } | Self::BinaryPayload(_) | Self::BadTopic(_) => {
                 Kind::Invalid
             }
-            Self::NotYours(_) => Kind::Forbidden,
+            Self::NotYours(_) | Self::UsersOnly(_) => Kind::Forbidden,
             Self::TooMany { .. } => Kind::TooMany,
             Self::NotAvailable(_) | Self::Stopping => Kind::Unavailable,
             Self::Late(_) => Kind::Timeout,
@@ -58,6 +62,7 @@ impl notifyx_model::Fault for Fault {
             Self::BadPayload { .. } | Self::BinaryPayload(_) => "payload_invalid",
             Self::BadTopic(_) => "topic_invalid",
             Self::NotYours(_) => "unauthorized",
+            Self::UsersOnly(_) => "users_only",
             Self::NotAvailable(_) => "not_available",
             Self::TooMany { .. } => "too_many_requests",
             Self::Late(_) => "timeout",

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use notifyx_chassis::reply;
-use notifyx_model::TopicName;
+use notifyx_model::{TopicName, UserId};
 use notifyx_wire::{
     phoenix::{
         Status,
@@ -24,7 +24,7 @@ use super::{
     channel::{Channel, Place, Stage},
     fault::Fault,
 };
-use crate::hub::Seat;
+use crate::{hub::Seat, platform::SocketUser};
 
 /// A client that missed more reads its inbox instead.
 pub(super) const MISSED_MAX: u64 = 1_000;
@@ -33,11 +33,11 @@ pub(super) const MISSED_MAX: u64 = 1_000;
 pub(super) async fn join(
     session: &Rc<Session>,
     channel: &Rc<Channel>,
-    name: &TopicName,
+    (name, user): (&TopicName, &SocketUser),
     params: JoinParams,
     reference: Option<&str>,
 ) {
-    let prepared = tokio::time::timeout(CALL_DEADLINE, prepare(session, name, params)).await;
+    let prepared = tokio::time::timeout(CALL_DEADLINE, prepare(session, name, user.id, params)).await;
     let prepared = prepared.unwrap_or_else(|_| Err(Fault::Late(CALL_DEADLINE).into()));
     if channel.has_ended() {
         return;
@@ -54,7 +54,7 @@ pub(super) async fn join(
     session.answer(channel, reference, Status::Ok, &joined);
     channel.stage.set(Stage::CatchingUp);
     session.close_replaced(channel);
-    session.desk.worker.hub.unread_changed(session.user.id);
+    session.desk.worker.hub.unread_changed(user.id);
     match catch_up.run(session, channel, seat, first).await {
         Ok(seat) if !channel.has_ended() => channel.settle(Place::Topic(seat)),
         Ok(_) => {}
@@ -89,8 +89,8 @@ struct Prepared {
     first: Page,
 }
 
-async fn prepare(session: &Session, name: &TopicName, params: JoinParams) -> Result<Prepared, Problem> {
-    let (desk, user) = (&session.desk, session.user.id);
+async fn prepare(session: &Session, name: &TopicName, user: UserId, params: JoinParams) -> Result<Prepared, Problem> {
+    let desk = &session.desk;
     let following = &desk.worker.following;
     let mut seat = desk.worker.enter(name, user, session.outlet.clone());
     if seat.covered().is_none() {

@@ -36,7 +36,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
     hub::{Connection, Ending, Listener, Outlet, Worker},
-    platform::{NewPublish, Platform, SocketUser},
+    platform::{NewPublish, Peer, Platform, SocketUser},
 };
 use channel::{Channel, Kind, Load, Share, Stage, Waiting};
 use fault::Fault;
@@ -95,7 +95,7 @@ impl Desk {
 /// One client.
 pub(crate) struct Session {
     desk: Rc<Desk>,
-    user: Arc<SocketUser>,
+    peer: Arc<Peer>,
     outlet: Rc<dyn Outlet>,
     channels: RefCell<Vec<Rc<Channel>>>,
     load: Rc<Load>,
@@ -105,13 +105,12 @@ impl Session {
     /// Registers the client, for as long as the connection is held. An error is the reason to end it at once.
     pub(crate) fn open(
         desk: Rc<Desk>,
-        user: SocketUser,
+        peer: Arc<Peer>,
         outlet: Rc<dyn Outlet>,
     ) -> Result<(Rc<Self>, Connection), Ending> {
-        let user = Arc::new(user);
-        let session = Rc::new(Self { desk, user, outlet, channels: RefCell::default(), load: Rc::default() });
+        let session = Rc::new(Self { desk, peer, outlet, channels: RefCell::default(), load: Rc::default() });
         let listener: Weak<Self> = Rc::downgrade(&session);
-        let connection = session.desk.worker.connect(&session.user, session.outlet.clone(), listener)?;
+        let connection = session.desk.worker.connect(&session.peer, session.outlet.clone(), listener)?;
         Ok((session, connection))
     }
 
@@ -177,7 +176,7 @@ impl Session {
             self.desk.worker.metrics.joins.with_label_values(&["refused"]).inc();
             self.send(&text::reply(join_ref, reference, topic, Status::Error, response));
         };
-        let (kind, request) = match Kind::parse(topic, self.user.id) {
+        let (kind, request) = match Kind::parse(topic, &self.peer) {
             None => return refuse(&json!({ "reason": "unmatched topic" })),
             Some(Err(fault)) => return refuse(&reply::phoenix(&fault.into())),
             Some(Ok(kind)) => match Request::parse(&kind, topic, JOIN, frame.payload) {
@@ -270,17 +269,17 @@ impl Session {
     async fn perform(self: &Rc<Self>, channel: &Rc<Channel>, request: Request, reference: Option<&str>) {
         self.desk.worker.metrics.requests.with_label_values(&[request.event()]).inc();
         let done = match (request, &channel.kind) {
-            (Request::Join(params), Kind::Notification(name)) => {
-                return join::join(self, channel, name, params, reference).await;
+            (Request::Join(params), Kind::Notification { name, user }) => {
+                return join::join(self, channel, (name, user), params, reference).await;
             }
-            (Request::Join(_), Kind::User) => return user::join(self, channel, reference).await,
+            (Request::Join(_), Kind::User(user)) => return user::join(self, channel, user, reference).await,
             (Request::Leave, _) => {
                 if !channel.has_ended() {
                     self.leave_now(channel, reference);
                 }
                 return;
             }
-            (Request::Publish(new), Kind::Notification(name)) => {
+            (Request::Publish(new), Kind::Notification { name, user }) => {
                 let fire_at = new.fire_at;
                 let new = NewPublish {
                     topic: name.clone(),
@@ -290,28 +289,28 @@ impl Session {
                     key: new.key,
                 };
                 match fire_at {
-                    None => self.publish(channel, reference, new).await,
-                    Some(fire_at) => self.schedule(channel, reference, new, fire_at).await,
+                    None => self.publish(channel, user, reference, new).await,
+                    Some(fire_at) => self.schedule(channel, user, reference, new, fire_at).await,
                 }
             }
-            (Request::OwnNotifications, Kind::Notification(name)) => {
-                let (user, name) = (self.user.clone(), name.clone());
+            (Request::OwnNotifications, Kind::Notification { name, user }) => {
+                let (user, name) = (user.clone(), name.clone());
                 let inbox = self.desk.call(|platform| async move { platform.inbox(&user, &name).await }).await;
                 inbox.map(|inbox| self.own_notifications(channel, reference, inbox))
             }
-            (Request::Seen(id), _) => {
-                let user = self.user.clone();
-                let seen = self.desk.call(|platform| async move { platform.seen(&user, id).await }).await;
-                self.desk.worker.hub.unread_changed(self.user.id);
+            (Request::Seen(id), Kind::Notification { user, .. } | Kind::User(user)) => {
+                let (by, user) = (user.clone(), user.id);
+                let seen = self.desk.call(|platform| async move { platform.seen(&by, id).await }).await;
+                self.desk.worker.hub.unread_changed(user);
                 seen.map(|unread| self.answer(channel, reference, Status::Ok, &unread))
             }
-            (Request::Unsubscribe, Kind::Notification(name)) => {
-                let (user, name) = (self.user.clone(), name.clone());
-                let gone = self.desk.call(|platform| async move { platform.unsubscribe(&user, &name).await }).await;
-                self.desk.worker.hub.unread_changed(self.user.id);
+            (Request::Unsubscribe, Kind::Notification { name, user }) => {
+                let (by, user, name) = (user.clone(), user.id, name.clone());
+                let gone = self.desk.call(|platform| async move { platform.unsubscribe(&by, &name).await }).await;
+                self.desk.worker.hub.unread_changed(user);
                 gone.map(|()| self.unsubscribe(channel, reference))
             }
-            (Request::Publish(_) | Request::OwnNotifications | Request::Unsubscribe, Kind::User) => {
+            (Request::Publish(_) | Request::OwnNotifications | Request::Unsubscribe, Kind::User(_)) => {
                 unreachable!("such a request is refused when it is parsed")
             }
         };
@@ -320,8 +319,14 @@ impl Session {
         }
     }
 
-    async fn publish(&self, channel: &Channel, reference: Option<&str>, new: NewPublish) -> Result<(), Problem> {
-        let user = self.user.clone();
+    async fn publish(
+        &self,
+        channel: &Channel,
+        user: &Arc<SocketUser>,
+        reference: Option<&str>,
+        new: NewPublish,
+    ) -> Result<(), Problem> {
+        let user = user.clone();
         let published = self.desk.call(|platform| async move { platform.publish(&user, new).await }).await?;
         let message = if published.offset.is_some() { "published" } else { "accepted, and about to be delivered" };
         let accepted = NotificationAccepted {
@@ -337,11 +342,12 @@ impl Session {
     async fn schedule(
         &self,
         channel: &Channel,
+        user: &Arc<SocketUser>,
         reference: Option<&str>,
         new: NewPublish,
         fire_at: GivenTime,
     ) -> Result<(), Problem> {
-        let user = self.user.clone();
+        let user = user.clone();
         let kept = self.desk.call(|platform| async move { platform.schedule(&user, new, fire_at).await }).await?;
         let scheduled = NotificationScheduled {
             success: true,
@@ -420,7 +426,8 @@ impl Listener for Session {
     /// Ends the stream as if this socket had asked. A join that has no answer yet may be the newer wish, and goes on.
     fn unsubscribed(&self, topic: &TopicName) {
         let concerned = |channel: &&Rc<Channel>| {
-            matches!(&channel.kind, Kind::Notification(name) if name == topic) && channel.stage.get() != Stage::Joining
+            matches!(&channel.kind, Kind::Notification { name, .. } if name == topic)
+                && channel.stage.get() != Stage::Joining
         };
         let channel = self.channels.borrow().iter().find(concerned).cloned();
         if let Some(channel) = channel {

@@ -28,18 +28,20 @@ pub(super) enum Request {
 impl Request {
     pub(super) fn parse(kind: &Kind, topic: &str, event: &str, payload: Payload<'_>) -> Result<Self, Fault> {
         match (event, kind) {
-            (JOIN, Kind::Notification(_)) => read(JOIN, payload).map(Self::Join),
+            (JOIN, Kind::Notification { .. }) => read(JOIN, payload).map(Self::Join),
             // A user's channel takes no params.
-            (JOIN, Kind::User) => Ok(Self::Join(JoinParams::default())),
+            (JOIN, Kind::User(_)) => Ok(Self::Join(JoinParams::default())),
             (LEAVE, _) => Ok(Self::Leave),
             (SEEN, _) => read::<Seen>(SEEN, payload).map(|seen| Self::Seen(seen.id)),
-            (NEW_NOTIFICATION, Kind::Notification(_)) => read(NEW_NOTIFICATION, payload).map(Self::Publish),
-            (OWN_NOTIFICATIONS, Kind::Notification(_)) => {
+            (NEW_NOTIFICATION, Kind::Notification { .. }) => read(NEW_NOTIFICATION, payload).map(Self::Publish),
+            (OWN_NOTIFICATIONS, Kind::Notification { .. }) => {
                 read::<IgnoredAny>(OWN_NOTIFICATIONS, payload).map(|_| Self::OwnNotifications)
             }
-            (UNSUBSCRIBE, Kind::Notification(_)) => read::<IgnoredAny>(UNSUBSCRIBE, payload).map(|_| Self::Unsubscribe),
-            (SEND_EMAIL, Kind::Notification(_)) => Err(Fault::NotAvailable(SEND_EMAIL)),
-            (GENERATE_AVATAR, Kind::Notification(_)) => Err(Fault::NotAvailable(GENERATE_AVATAR)),
+            (UNSUBSCRIBE, Kind::Notification { .. }) => {
+                read::<IgnoredAny>(UNSUBSCRIBE, payload).map(|_| Self::Unsubscribe)
+            }
+            (SEND_EMAIL, Kind::Notification { .. }) => Err(Fault::NotAvailable(SEND_EMAIL)),
+            (GENERATE_AVATAR, Kind::Notification { .. }) => Err(Fault::NotAvailable(GENERATE_AVATAR)),
             _ => Err(Fault::UnknownEvent { event: event.to_owned(), topic: topic.to_owned() }),
         }
     }
@@ -83,13 +85,14 @@ fn read<'de, T: Deserialize<'de>>(event: &'static str, payload: Payload<'de>) ->
 
 #[cfg(test)]
 mod tests {
-    use notifyx_model::TopicName;
+    use notifyx_model::{Clock, UserId};
     use serde_json::value::RawValue;
 
     use super::*;
+    use crate::testing::{topic, user_of};
 
     fn parse(event: &str, payload: &str) -> Result<Request, String> {
-        let kind = Kind::Notification(TopicName::parse("t").unwrap());
+        let kind = Kind::Notification { name: topic("t"), user: user_of(UserId::new(&Clock::system())) };
         let raw = RawValue::from_string(payload.to_owned()).unwrap();
         Request::parse(&kind, "notification:t", event, Payload::Json(&raw)).map_err(|fault| fault.to_string())
     }

@@ -1,10 +1,13 @@
 //! Channels as a Phoenix client meets them.
 
-use notifyx_model::UserId;
+use notifyx_model::{TokenHash, UserId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{Client, Node, topic};
+use crate::{
+    platform::SocketKey,
+    testing::{Client, Node, subscribe, topic},
+};
 
 /// Joins `notification:<name>`; answers the reply's response.
 async fn joined(client: &Client, name: &str, params: Value) -> Value {
@@ -106,6 +109,31 @@ async fn a_socket_joins_a_hundred_channels_and_no_more() {
         let refused: Vec<&Value> = answers.iter().filter(|a| a[4]["status"] == "error").collect();
         assert_eq!(refused.len(), 1);
         assert_eq!(refused[0][4]["response"], json!({ "reason": "too many channels joined" }));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_and_who_shows_nothing_join_no_channel_of_a_user() {
+    Node::run(async |node| {
+        let owner = node.user();
+        let token_hash = TokenHash([7; 32]);
+        let key = SocketKey { owner, token_hash, scopes: subscribe("*"), expires_at: None };
+        for peer in [Peer::Key(key), Peer::Anonymous] {
+            let client = node.client_as(peer);
+            for channel in ["notification:t".to_owned(), "notification:".to_owned(), format!("user:{owner}")] {
+                client.send(&json!(["1", "1", channel, "phx_join", {}]));
+                let answer = client.next().await;
+                assert_eq!((&answer[1], &answer[4]["status"]), (&json!("1"), &json!("error")));
+                assert_eq!(answer[4]["response"]["reason"], "users_only");
+                assert_eq!(answer[4]["response"]["status"], 403);
+                client.send(&json!(["1", "2", channel, "seen", { "id": owner }]));
+                assert_eq!(client.next().await[4]["response"]["reason"], "unmatched topic");
+            }
+            client.send(&json!([null, "5", "phoenix", "heartbeat", {}]));
+            assert_eq!(client.next().await[1], "5", "the socket stays");
+        }
+        assert!(node.platform.heads(vec![topic("t")]).await.unwrap().is_empty(), "nothing was created");
     })
     .await;
 }

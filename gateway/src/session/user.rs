@@ -34,8 +34,13 @@ const READ_AGAIN: Duration = Duration::from_secs(2);
 /// Topics per read of heads, as persist allows.
 const HEADS_MAX: usize = 10_000;
 
-pub(super) async fn join(session: &Rc<Session>, channel: &Rc<Channel>, reference: Option<&str>) {
-    let (desk, user) = (&session.desk, &session.user);
+pub(super) async fn join(
+    session: &Rc<Session>,
+    channel: &Rc<Channel>,
+    user: &Arc<SocketUser>,
+    reference: Option<&str>,
+) {
+    let desk = &session.desk;
     let (viewing, first) = desk.worker.watch(user.id, session.outlet.clone());
     if first {
         let keeper = tokio::task::spawn_local(keep(desk.clone(), viewing.watch.clone(), user.clone()));

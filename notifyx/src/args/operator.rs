@@ -9,7 +9,7 @@ use clap::{
 use notifyx_model::{Gid, OperatorName, Remark, Secret};
 use notifyx_wire::rest::commit::{Heuristic, Standing};
 
-use super::Placement;
+use super::{Entry, Placement};
 use crate::{cluster, exit::Failure, settings::Loaded};
 
 /// Where `notifyx up` keeps its data unless told otherwise.
@@ -93,7 +93,7 @@ impl SecretPlace {
                 .ok_or_else(|| missing(format!("{} keeps no secret of a cluster", folder.display())));
         }
         let placement = Placement { config: self.config.clone(), ..Placement::default() };
-        let loaded = Loaded::up(&placement).map_err(|refused| Failure::Usage(refused.to_string()))?;
+        let loaded = Loaded::up(&placement, Entry::default()).map_err(|refused| Failure::Usage(refused.to_string()))?;
         if let Some(secret) = loaded.settings.cluster.secret.set() {
             return Ok(secret.clone());
         }
