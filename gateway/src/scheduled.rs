@@ -33,14 +33,14 @@ use crate::{
 };
 use calls::Calls;
 use consumer::{Consumer, Press};
-use order::Order;
+use order::{Order, outcome_id};
 
 pub(crate) use metrics::Metrics;
 
 /// Where scheduled notifications wait and fire. Public doors refuse names that begin with `$`.
 const CATEGORY: &str = "$notifications";
 
-/// What became of them: one event each, under the id of the scheduled notification.
+/// What became of them: one event each, named after its place in the log of [`CATEGORY`].
 const OUTCOMES: &str = "$notifications.outcomes";
 
 /// Items of a page, as of all lists of the gateway.
@@ -139,7 +139,10 @@ impl Scheduled {
     async fn show(&self, event: wire::Event) -> Result<ScheduledNotification, Error> {
         let state = match event.offset {
             None => ScheduledState::Scheduled,
-            Some(_) => self.calls.outcome(&order::id_of(&event)?).await?.unwrap_or(ScheduledState::Queued),
+            Some(offset) => {
+                let outcome = self.calls.outcome(&outcome_id(offset)).await?;
+                outcome.unwrap_or(ScheduledState::Queued)
+            }
         };
         shown(&event, state)
     }

@@ -1,6 +1,6 @@
 //! What is asked of the events service for scheduled notifications.
 //!
-//! Each call may be repeated: events are named before they are given, outcomes are named as their events are, and positions only move
+//! Each call may be repeated: events are named before they are given, outcomes are named after what they are of, and positions only move
 //! forward.
 
 use std::{sync::Arc, time::Duration};

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use super::{
     metrics::Metrics,
-    order::Order,
+    order::{Order, outcome_id},
     pace::pause,
     queue::{Queue, Task},
 };
@@ -52,7 +52,7 @@ pub(super) trait Log: Send + Sync + 'static {
     async fn release(&self, epoch: u64) -> Result<(), CallError>;
     async fn read(&self, after: u64, limit: usize) -> Result<wire::ReadReply, CallError>;
 
-    /// What became of one; `None`: nothing yet.
+    /// What became of one, under the outcome's id; `None`: nothing yet.
     async fn outcome(&self, id: &EventId) -> Result<Option<ScheduledState>, Error>;
 
     /// Writes down what became of one. The first word counts.
@@ -359,21 +359,20 @@ async fn attempt(log: Arc<dyn Log>, press: Arc<dyn Press>, task: Task) -> Tried 
 
 async fn finish(log: &dyn Log, press: &dyn Press, task: &Task) -> Result<ScheduledState, Failed> {
     let unknown = |why| Failed { outcome: None, why };
-    // What has no id of ours has nowhere to be looked up: nobody waits for its outcome.
-    let Some(id) = &task.id else { return Ok(unreadable()) };
+    let outcome_id = outcome_id(task.offset);
     if task.inherited
         && task.outcome.is_none()
-        && let Some(outcome) = log.outcome(id).await.map_err(unknown)?
+        && let Some(outcome) = log.outcome(&outcome_id).await.map_err(unknown)?
     {
         return Ok(outcome);
     }
-    let outcome = match (&task.outcome, &task.order) {
-        (Some(outcome), _) => outcome.clone(),
-        (None, Some(order)) => publish(press, id, order).await.map_err(unknown)?,
-        (None, None) => unreadable(),
+    let outcome = match (&task.outcome, &task.order, &task.id) {
+        (Some(outcome), ..) => outcome.clone(),
+        (None, Some(order), Some(id)) => publish(press, id, order).await.map_err(unknown)?,
+        (None, ..) => unreadable(),
     };
     let key = task.order.as_ref().map(|order| order.user_id.to_string());
-    match log.conclude(id, key, &outcome).await {
+    match log.conclude(&outcome_id, key, &outcome).await {
         Ok(()) => Ok(outcome),
         Err(why) => Err(Failed { outcome: Some(outcome), why: why.into() }),
     }

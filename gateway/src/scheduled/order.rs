@@ -82,6 +82,12 @@ fn id_under(user: UserId, key: &str) -> EventId {
     EventId::parse(&hash[..32]).expect("digits are allowed in ids")
 }
 
+/// What the outcome is called of one that fired there. Not its own id: under a key that comes again when the first time is forgotten,
+/// another one has the same id, but never the same place in the log.
+pub(super) fn outcome_id(offset: u64) -> EventId {
+    EventId::parse(&offset.to_string()).expect("digits are allowed in ids")
+}
+
 pub(super) fn id_of(event: &wire::Event) -> Result<EventId, Error> {
     Ok(EventId::parse(&event.id)?)
 }

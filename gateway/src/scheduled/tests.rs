@@ -473,3 +473,18 @@ async fn what_is_under_way_is_finished_before_the_end() {
         "due at one instant, they go together"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_of_long_ago_is_not_taken_for_that_of_today() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    log.fire("a", 1);
+    log.fire("a", 1);
+    // Under one key: the first is forgotten, its outcome not yet.
+    let id = log.state().events[0].id.clone();
+    log.state().events[1].id = id;
+    let gateway = Gateway::start("ann", &log, &press);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!(log.state().outcomes.keys().cloned().collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!(press.tries().len(), 2);
+}
