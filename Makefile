@@ -23,7 +23,7 @@ lint: ## Check formatting and lints
 fmt: ## Format the code
 	cargo fmt --all
 
-bite: setup ## Break one rule of two-phase commit after the other, in a copy, and see that tests notice
+bite: setup ## Break one rule after the other, of two-phase commit and of what is scheduled, in a copy, and see that tests notice
 	@tests/bite.sh
 
 chaos: setup ## Publish N=10000 notifications through random faults, in both forms (SEED=… repeats a run)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Do the tests bite? Breaks one rule of two-phase commit at a time, in a copy of what is committed, and runs the tests that must
+# Do the tests bite? Breaks one rule of two-phase commit, or of scheduled notifications, at a time, in a copy of what is committed, and runs the tests that must
 # notice. `make bite`, or `tests/bite.sh NAME…` for some of tests/bite/*.patch. A patch says in its head which rule it breaks and
 # which tests have to fail: each of them passes on the whole rules, compiles on the broken ones, and fails.
 set -eu
