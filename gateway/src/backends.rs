@@ -3,6 +3,8 @@
 //! Joins are batched: a reconnect storm costs persist a few calls, not one per socket. What of a topic never changes is
 //! cached.
 
+mod streams;
+
 use std::time::Duration;
 
 use notifyx_batch::{Batcher, Options};
@@ -22,6 +24,10 @@ use notifyx_wire::rest::{
     },
 };
 use serde::Serialize;
+
+use streams::Streams;
+
+pub(crate) use streams::EVENTS;
 
 pub(crate) const AUTH: &str = "auth";
 pub(crate) const PERSIST: &str = "persist";
@@ -56,6 +62,7 @@ pub(crate) struct Backends {
     mesh: Mesh,
     joins: Batcher<Join, Result<Topic, Problem>>,
     topics: moka::sync::Cache<TopicName, TopicFacts>,
+    streams: Streams,
 }
 
 impl Backends {
@@ -74,7 +81,8 @@ impl Backends {
             |join: &Join| join.topic.as_str().len() + 16,
             move |items| join_all(caller.clone(), items),
         );
-        Self { mesh, joins, topics: moka::sync::Cache::new(TOPICS_CACHED) }
+        let streams = Streams::new(mesh.clone());
+        Self { mesh, joins, topics: moka::sync::Cache::new(TOPICS_CACHED), streams }
     }
 
     // Auth.
@@ -225,7 +233,7 @@ impl Backends {
 
     /// Joins that wait for a call, for a gauge.
     pub(crate) fn joins_waiting(&self) -> usize {
-        self.joins.queued()
+        self.joins.queued() + self.streams.waiting()
     }
 
     fn remember(&self, topic: &Topic) {
@@ -235,6 +243,7 @@ impl Backends {
     /// Lets the joins that wait finish.
     pub(crate) async fn close(&self) {
         self.joins.close().await;
+        self.streams.close().await;
     }
 }
 

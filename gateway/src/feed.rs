@@ -1,10 +1,14 @@
-//! The feed: committed notifications of this node's topics, in order, once, encoded once.
+//! The feeds: what was committed to this node's streams, in order, once, encoded once.
 //!
-//! One task. Hints come from the bus, disordered, doubled or not at all; the store is the truth. What arrives early waits
-//! [`GAP_WAIT`], then the gap is read. Each second one look at the heads of all followed topics finds what no hint told of,
-//! whoever committed it. Every worker thread that wants a topic gets the same frames in the same order.
+//! One task for topics and one for categories of events, of the same making: what differs is their [`Source`]. Hints come from the bus or
+//! from the events service, disordered, doubled or not at all; the store is the truth. What arrives early waits [`GAP_WAIT`], then the gap
+//! is read. Each second one look at the heads of all followed streams finds what no hint told of, whoever committed it. Every
+//! worker thread that wants a stream gets the same frames in the same order.
 
+mod categories;
 mod order;
+mod source;
+mod topics;
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
@@ -13,34 +17,27 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use notifyx_mesh::BusReceiver;
-use notifyx_model::{Notification, TopicId, TopicName};
-use notifyx_wire::{
-    phoenix::{
-        channel::{NEW_NOTIFICATION, NOTIFICATION_PREFIX, NotificationPushed},
-        text,
-    },
-    rest::{
-        Problem,
-        persist::{Head, Log},
-    },
-    trace::TraceContext,
-    websocket,
-};
+use notifyx_wire::{rest::Problem, trace::TraceContext};
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    hub::{Dispatch, Hub, Metrics, ToWorker, Wish, WorkerId},
+    hub::{Asked, Dispatch, FeedMetrics, Following, Hub, ToWorker, Wish, WorkerId},
     platform::Platform,
 };
 use order::{Arrival, Order};
 
-/// How long a hint may be behind its successor. Two persist instances answer within a few milliseconds of each other.
+pub(crate) use categories::Categories;
+pub(crate) use source::{Hint, Hints, Item, Page, Source};
+pub(crate) use topics::Topics;
+
+/// How long a hint may be behind its successor. Two instances of a service tell of what they commit within a few milliseconds of each
+/// other.
 const GAP_WAIT: Duration = Duration::from_millis(100);
 
 /// Between looks at the heads: what neither hint nor gap tells of is this late at most, and a node costs one call a second.
@@ -49,48 +46,69 @@ const HEADS_EVERY: Duration = Duration::from_secs(1);
 /// After a read that failed or brought nothing.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// Notifications per read of a gap. With the largest messages this is 16 MB.
-const READ_MAX: u32 = 256;
-
 /// Gaps read at once; others wait, so that a store that comes back is not run over.
 const READS_AT_ONCE: usize = 16;
 
-/// Hints taken at once, and notifications that cross to a worker thread together: a group commit tells of its publishes one
-/// by one, and what goes out together costs a socket one write.
+/// Hints taken at once, and messages that cross to a worker thread together: a group commit tells of its publishes one by
+/// one, and what goes out together costs a socket one write.
 const BURST_MAX: usize = 64;
 
 /// A burst holds no more than this, or one larger frame.
 const BURST_BYTES_MAX: usize = 64 * 1024;
 
-/// Topics per look, as persist allows.
-const HEADS_MAX: usize = 10_000;
-
-/// Encodes a notification as every subscriber's socket gets it.
-pub(crate) fn encode(notification: &Notification) -> bytes::Bytes {
-    let topic = format!("{NOTIFICATION_PREFIX}{}", notification.topic);
-    websocket::text(&text::broadcast(&topic, NEW_NOTIFICATION, &NotificationPushed::from(notification)))
+/// The feeds of one gateway.
+pub(crate) struct Feeds {
+    tasks: [JoinHandle<()>; 2],
+    stop: CancellationToken,
 }
 
-/// The feed's task. It ends when `stop` is cancelled or nobody wishes any more.
-pub(crate) async fn run(
+impl Feeds {
+    /// Starts them on the shared runtime; and the workers' lines to them.
+    pub(crate) fn start(
+        hub: &Hub,
+        platform: &Arc<dyn Platform>,
+        topics: impl Hints<Topics>,
+        categories: impl Hints<Categories>,
+        runtime: &Handle,
+    ) -> (Self, Following) {
+        let (following, Asked { topics: topics_asked, categories: categories_asked }) = Following::new();
+        let stop = CancellationToken::new();
+        let topics = run(hub.clone(), platform.clone(), topics_asked, topics, stop.clone());
+        let categories = run(hub.clone(), platform.clone(), categories_asked, categories, stop.clone());
+        (Self { tasks: [runtime.spawn(topics), runtime.spawn(categories)], stop }, following)
+    }
+
+    /// The sockets are gone.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            // It ends within a step; that it panicked was logged when it did.
+            let _ = task.await;
+        }
+    }
+}
+
+/// A feed's task. It ends when `stop` is cancelled or nobody wishes any more.
+async fn run<S: Source, H: Hints<S>>(
     hub: Hub,
     platform: Arc<dyn Platform>,
-    mut wishes: mpsc::Receiver<Wish>,
-    mut bus: BusReceiver,
+    mut wishes: mpsc::Receiver<Wish<S::Name, S::Id>>,
+    hints: H,
     stop: CancellationToken,
 ) {
-    let mut feed = Feed {
-        metrics: hub.metrics().clone(),
+    let mut feed = Feed::<S, H> {
+        metrics: S::metrics(hub.metrics()).clone(),
         hub,
         platform,
-        topics: HashMap::new(),
+        hints,
+        streams: HashMap::new(),
         due: BTreeSet::new(),
         reads: JoinSet::new(),
         looks: JoinSet::new(),
     };
     let mut look = tokio::time::interval(HEADS_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut bus_open = true;
+    let mut hinted = true;
     loop {
         let due = feed.due.first().map(|(at, _)| *at);
         tokio::select! {
@@ -99,17 +117,14 @@ pub(crate) async fn run(
                 Some(wish) => feed.grant(wish).await,
                 None => return,
             },
-            hint = bus.recv(), if bus_open => match hint {
-                Some(hint) => {
-                    let waiting = std::iter::from_fn(|| bus.recv().now_or_never().flatten());
-                    feed.hints(std::iter::once(hint).chain(waiting.take(BURST_MAX - 1)).collect()).await;
-                }
-                None => bus_open = false,
+            hint = feed.hints.next(), if hinted => match hint {
+                Some(hint) => feed.take_hints(hint).await,
+                None => hinted = false,
             },
             Some(read) = feed.reads.join_next(), if !feed.reads.is_empty() => {
-                // A read that panicked is a bug of the platform; its topic is found again by the next look.
-                if let Ok((topic, log)) = read {
-                    feed.filled(&topic, log).await;
+                // A read that panicked is a bug of the platform; its stream is found again by the next look.
+                if let Ok((name, page)) = read {
+                    feed.filled(&name, page).await;
                 }
             }
             Some(looked) = feed.looks.join_next(), if !feed.looks.is_empty() => {
@@ -121,22 +136,26 @@ pub(crate) async fn run(
     }
 }
 
-struct Feed {
+struct Feed<S: Source, H> {
     hub: Hub,
     platform: Arc<dyn Platform>,
-    topics: HashMap<TopicName, Followed>,
-    /// When to read what is lacking, per topic.
-    due: BTreeSet<(Instant, TopicName)>,
-    reads: JoinSet<(TopicName, Result<Log, Problem>)>,
-    looks: JoinSet<Vec<Head>>,
-    metrics: Metrics,
+    hints: H,
+    streams: HashMap<S::Name, Followed<S>>,
+    /// When to read what is lacking, per stream.
+    due: BTreeSet<(Instant, S::Name)>,
+    reads: JoinSet<Read<S>>,
+    looks: JoinSet<Vec<(S::Name, u64)>>,
+    metrics: FeedMetrics,
 }
 
-/// A topic that somebody on this node wants.
-struct Followed {
-    topic_id: Option<TopicId>,
+/// What a read of a gap brought.
+type Read<S> = (<S as Source>::Name, Result<Page<<S as Source>::Item>, Problem>);
+
+/// A stream that somebody on this node wants.
+struct Followed<S: Source> {
+    id: Option<S::Id>,
     workers: Vec<WorkerId>,
-    order: Order,
+    order: Order<S::Item>,
     lack: Lack,
 }
 
@@ -152,105 +171,144 @@ enum Lack {
     Reading,
 }
 
-impl Feed {
-    async fn grant(&mut self, wish: Wish) {
+impl<S: Source, H: Hints<S>> Feed<S, H> {
+    async fn grant(&mut self, wish: Wish<S::Name, S::Id>) {
         match wish {
-            Wish::Follow { topic, worker } => {
-                let followed = self.topics.entry(topic).or_insert_with(|| {
-                    self.metrics.followed_topics.inc();
-                    Followed { topic_id: None, workers: vec![], order: Order::default(), lack: Lack::Nothing }
-                });
+            Wish::Follow { name, worker } => {
+                let followed = match self.streams.entry(name) {
+                    Entry::Occupied(followed) => followed.into_mut(),
+                    Entry::Vacant(free) => {
+                        self.metrics.followed.inc();
+                        self.hints.follow(free.key());
+                        free.insert(Followed {
+                            id: None,
+                            workers: vec![],
+                            order: Order::default(),
+                            lack: Lack::Nothing,
+                        })
+                    }
+                };
                 if !followed.workers.contains(&worker) {
                     followed.workers.push(worker);
                 }
             }
-            Wish::Unfollow { topic, worker } => {
-                if let Entry::Occupied(mut followed) = self.topics.entry(topic) {
+            Wish::Unfollow { name, worker } => {
+                if let Entry::Occupied(mut followed) = self.streams.entry(name) {
                     followed.get_mut().workers.retain(|w| *w != worker);
                     if followed.get().workers.is_empty() {
-                        self.metrics.followed_topics.dec();
+                        self.metrics.followed.dec();
                         let (name, followed) = followed.remove_entry();
+                        self.hints.unfollow(&name);
                         if let Lack::Waiting { at, .. } = followed.lack {
                             self.due.remove(&(at, name));
                         }
                     }
                 }
             }
-            Wish::Start { topic, topic_id, head, first } => {
-                let Some(followed) = self.topics.get_mut(&topic) else {
-                    tracing::error!(%topic, "the feed was asked to start topic `{topic}`, which nobody follows");
+            Wish::Start { name, id, head, first } => {
+                let Some(followed) = self.streams.get_mut(&name) else {
+                    let stream = S::stream(&name);
+                    tracing::error!(%stream, "the feed was asked to start {stream}, which nobody follows");
                     return;
                 };
-                followed.topic_id = Some(topic_id);
+                followed.id = Some(id);
                 let begins = followed.order.start(head);
                 if let Some(first) = first {
                     // Whoever asked may have left by now.
                     let _ = first.send(begins);
                 }
-                self.advance(&topic).await;
+                self.advance(&name).await;
             }
         }
     }
 
-    async fn hints(&mut self, hints: Vec<Arc<Notification>>) {
-        let mut touched: Vec<TopicName> = Vec::new();
-        for notification in hints {
-            let topic = notification.topic.clone();
-            let outcome = match self.topics.get_mut(&topic) {
-                None => "unfollowed",
-                Some(followed) => match followed.order.take(notification) {
-                    Arrival::Double => "double",
-                    Arrival::Kept => "taken",
-                },
-            };
-            self.metrics.hints.with_label_values(&[outcome]).inc();
-            if outcome == "taken" && !touched.contains(&topic) {
-                touched.push(topic);
+    /// Takes a hint and those that wait behind it.
+    async fn take_hints(&mut self, first: Hint<S>) {
+        let mut touched: Vec<S::Name> = Vec::new();
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(hint) = next {
+            taken += 1;
+            match hint {
+                Hint::Items(name, items) => {
+                    if self.take_items(&name, items) && !touched.contains(&name) {
+                        touched.push(name);
+                    }
+                }
+                Hint::Head(name, offset) => self.heard(&name, offset, Duration::ZERO),
             }
+            next = if taken < BURST_MAX { self.hints.next().now_or_never().flatten() } else { None };
         }
-        for topic in touched {
-            self.advance(&topic).await;
+        for name in touched {
+            self.advance(&name).await;
+        }
+    }
+
+    /// True where one of them may be in line now.
+    fn take_items(&mut self, name: &S::Name, items: Vec<Arc<S::Item>>) -> bool {
+        let mut followed = self.streams.get_mut(name);
+        let mut any = false;
+        for item in items {
+            let outcome = match followed.as_mut().map(|followed| followed.order.take(item)) {
+                None => "unfollowed",
+                Some(Arrival::Double) => "double",
+                Some(Arrival::Kept) => {
+                    any = true;
+                    "taken"
+                }
+            };
+            self.metrics.hint(outcome);
+        }
+        any
+    }
+
+    /// Somebody says the stream has come this far: what is lacking is read after `wait`.
+    fn heard(&mut self, name: &S::Name, offset: u64, wait: Duration) {
+        if let Some(followed) = self.streams.get_mut(name) {
+            followed.order.heard(offset);
+            self.await_gap(name, wait);
         }
     }
 
     /// Delivers what is in line, and sees to what is lacking.
-    async fn advance(&mut self, topic: &TopicName) -> usize {
-        let Some(followed) = self.topics.get_mut(topic) else { return 0 };
+    async fn advance(&mut self, name: &S::Name) -> usize {
+        let Some(followed) = self.streams.get_mut(name) else { return 0 };
         let mut delivered = 0;
         loop {
-            let burst = next_burst(&mut followed.order);
+            let burst = next_burst::<S>(name, &mut followed.order);
             if burst.is_empty() {
                 break;
             }
             delivered += burst.len();
             let mut gone = Vec::new();
             for worker in &followed.workers {
-                if !self.hub.tell(*worker, ToWorker::Dispatch(burst.clone())).await {
+                let message = ToWorker::Dispatch { stream: S::stream(name), burst: burst.clone() };
+                if !self.hub.tell(*worker, message).await {
                     gone.push(*worker);
                 }
             }
             followed.workers.retain(|worker| !gone.contains(worker));
         }
-        self.await_gap(topic, GAP_WAIT);
+        self.await_gap(name, GAP_WAIT);
         delivered
     }
 
-    /// Sets or clears the time at which the topic's gap is read.
-    fn await_gap(&mut self, topic: &TopicName, wait: Duration) {
-        let Some(followed) = self.topics.get_mut(topic) else { return };
+    /// Sets or clears the time at which the stream's gap is read.
+    fn await_gap(&mut self, name: &S::Name, wait: Duration) {
+        let Some(followed) = self.streams.get_mut(name) else { return };
         let lacking = followed.order.lacking();
         match (followed.lack, lacking) {
             (Lack::Reading, _) | (Lack::Nothing, None) => {}
             (Lack::Waiting { offset, .. }, Some(lacking)) if offset == lacking => {}
             (lack, lacking) => {
                 if let Lack::Waiting { at, .. } = lack {
-                    self.due.remove(&(at, topic.clone()));
+                    self.due.remove(&(at, name.clone()));
                 }
                 followed.lack = match lacking {
                     None => Lack::Nothing,
                     Some(offset) => {
                         let at = Instant::now() + wait;
-                        self.due.insert((at, topic.clone()));
+                        self.due.insert((at, name.clone()));
                         Lack::Waiting { offset, at }
                     }
                 };
@@ -264,21 +322,21 @@ impl Feed {
         while let Some((at, _)) = self.due.first()
             && *at <= now
         {
-            let (_, topic) = self.due.pop_first().expect("it was looked at");
-            let Some(followed) = self.topics.get_mut(&topic) else { continue };
+            let (_, name) = self.due.pop_first().expect("it was looked at");
+            let Some(followed) = self.streams.get_mut(&name) else { continue };
             if self.reads.len() >= READS_AT_ONCE {
                 let at = now + GAP_WAIT;
                 followed.lack = Lack::Waiting { offset: followed.order.lacking().unwrap_or_default(), at };
-                self.due.insert((at, topic));
+                self.due.insert((at, name));
                 continue;
             }
-            match (followed.order.lacking(), followed.topic_id) {
-                (Some(offset), Some(topic_id)) => {
+            match (followed.order.lacking(), followed.id) {
+                (Some(offset), Some(id)) => {
                     followed.lack = Lack::Reading;
                     let platform = self.platform.clone();
                     self.reads.spawn(TraceContext::begin().scope(async move {
-                        let log = platform.log(topic_id, offset - 1, READ_MAX).await;
-                        (topic, log)
+                        let page = S::read(platform, name.clone(), id, offset - 1, S::READ_MAX).await;
+                        (name, page)
                     }));
                 }
                 _ => followed.lack = Lack::Nothing,
@@ -287,60 +345,66 @@ impl Feed {
     }
 
     /// Takes what the store had.
-    async fn filled(&mut self, topic: &TopicName, log: Result<Log, Problem>) {
-        let Some(followed) = self.topics.get_mut(topic) else { return };
+    async fn filled(&mut self, name: &S::Name, page: Result<Page<S::Item>, Problem>) {
+        let Some(followed) = self.streams.get_mut(name) else { return };
         followed.lack = Lack::Nothing;
-        let log = match log {
-            Ok(log) => log,
+        let page = match page {
+            Ok(page) => page,
             Err(problem) => {
-                self.metrics.feed_failures.inc();
-                tracing::warn!(%topic, "topic `{topic}` could not be read and waits: {}", problem.detail);
-                self.await_gap(topic, READ_AGAIN);
+                let stream = S::stream(name);
+                self.metrics.failures.inc();
+                tracing::warn!(%stream, "{stream} could not be read and waits: {}", problem.detail);
+                self.await_gap(name, READ_AGAIN);
                 return;
             }
         };
-        followed.order.trimmed(log.trimmed);
-        followed.order.heard(log.offset);
-        let read = log.notifications.len();
-        for notification in log.notifications {
-            followed.order.take(Arc::new(notification));
+        followed.order.trimmed(page.trimmed);
+        followed.order.heard(page.head);
+        let read = page.items.len();
+        let reached = page.items.last().map_or(page.head, Item::offset);
+        for item in page.items {
+            followed.order.take(Arc::new(item));
         }
-        let delivered = self.advance(topic).await;
+        let delivered = self.advance(name).await;
         self.metrics.gaps_filled.inc_by(delivered.min(read) as u64);
         if delivered == 0 {
             // Nothing moved: do not ask in a circle.
-            self.postpone(topic);
+            self.postpone(name, READ_AGAIN);
+        } else if reached < page.head {
+            // It was not the last page: what is missing is no hint that is late.
+            self.postpone(name, Duration::ZERO);
         }
     }
 
-    fn postpone(&mut self, topic: &TopicName) {
-        let Some(followed) = self.topics.get_mut(topic) else { return };
+    /// Gives what is lacking another time.
+    fn postpone(&mut self, name: &S::Name, wait: Duration) {
+        let Some(followed) = self.streams.get_mut(name) else { return };
         if let Lack::Waiting { at, .. } = followed.lack {
-            self.due.remove(&(at, topic.clone()));
+            self.due.remove(&(at, name.clone()));
             followed.lack = Lack::Nothing;
-            self.await_gap(topic, READ_AGAIN);
+            self.await_gap(name, wait);
         }
     }
 
-    /// Asks where all followed topics stand, unless the last look is still on its way.
+    /// Asks where all followed streams stand, unless the last look is still on its way.
     fn look(&mut self) {
         if !self.looks.is_empty() {
             return;
         }
-        let names: Vec<TopicName> =
-            self.topics.iter().filter(|(_, f)| f.order.is_started()).map(|(name, _)| name.clone()).collect();
+        let names: Vec<S::Name> =
+            self.streams.iter().filter(|(_, f)| f.order.is_started()).map(|(name, _)| name.clone()).collect();
         if names.is_empty() {
             return;
         }
-        let (platform, failures) = (self.platform.clone(), self.metrics.feed_failures.clone());
+        let (platform, failures) = (self.platform.clone(), self.metrics.failures.clone());
         self.looks.spawn(TraceContext::begin().scope(async move {
             let mut heads = Vec::with_capacity(names.len());
-            for chunk in names.chunks(HEADS_MAX) {
-                match platform.heads(chunk.to_vec()).await {
+            for chunk in names.chunks(S::HEADS_MAX) {
+                match S::heads(platform.clone(), chunk.to_vec()).await {
                     Ok(some) => heads.extend(some),
                     Err(problem) => {
                         failures.inc();
-                        tracing::warn!("the heads of {} topics could not be read: {}", chunk.len(), problem.detail);
+                        tracing::warn!("the heads of {} streams could not be read: {}", chunk.len(), problem.detail);
                     }
                 }
             }
@@ -348,24 +412,21 @@ impl Feed {
         }));
     }
 
-    fn looked(&mut self, heads: Vec<Head>) {
-        for head in heads {
-            if let Some(followed) = self.topics.get_mut(&head.topic) {
-                followed.order.heard(head.offset);
-                self.await_gap(&head.topic, GAP_WAIT);
-            }
+    fn looked(&mut self, heads: Vec<(S::Name, u64)>) {
+        for (name, offset) in heads {
+            self.heard(&name, offset, GAP_WAIT);
         }
     }
 }
 
 /// What is in line now, encoded.
-fn next_burst(order: &mut Order) -> Arc<[Dispatch]> {
+fn next_burst<S: Source>(name: &S::Name, order: &mut Order<S::Item>) -> Arc<[Dispatch]> {
     let mut bytes = 0;
     let in_line = std::iter::from_fn(|| {
-        let notification = (bytes < BURST_BYTES_MAX).then(|| order.deliver()).flatten()?;
-        let frame = encode(&notification);
-        bytes += frame.len();
-        Some(Dispatch { notification, frame })
+        let item = (bytes < BURST_BYTES_MAX).then(|| order.deliver()).flatten()?;
+        let dispatch = S::encode(name, item);
+        bytes += dispatch.frame().len();
+        Some(dispatch)
     });
     in_line.take(BURST_MAX).collect()
 }

@@ -5,11 +5,13 @@
 
 mod access;
 mod backends;
+mod desk;
 mod edge;
 mod error;
 mod feed;
 mod http;
 mod hub;
+mod listen;
 mod live;
 mod operators;
 pub mod platform;
@@ -19,6 +21,7 @@ mod session;
 #[cfg(test)]
 mod testing;
 pub mod transactions;
+mod watch;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -44,11 +47,14 @@ pub use error::Error;
 use crate::{
     backends::{AUTH, Backends, COUNTER, PERSIST},
     edge::{Edge, Limits},
+    feed::Feeds,
     hub::Hub,
     live::Live,
     operators::Operators,
+    platform::Platform,
     publish::{Announcer, Publisher},
     scheduled::Scheduled,
+    watch::Watching,
 };
 
 /// The service's name in the registry.
@@ -94,8 +100,10 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let door = Door::new(NAME, &context);
     let inner = Inner::start(&config, &context, &database, door.registry());
     let consumer_metrics = scheduled::Metrics::new(door.registry());
-    let edge =
-        Edge::start(inner.hub.clone(), inner.live.clone(), inner.bus.subscribe(), edge_options(&config), &context);
+    let platform: Arc<dyn Platform> = inner.live.clone();
+    let (watching, watch) = Watching::start(&inner.mesh, inner.watch.clone(), &context.runtime);
+    let (feeds, following) = Feeds::start(&inner.hub, &platform, inner.bus.subscribe(), watch, &context.runtime);
+    let edge = Edge::new(inner.hub.clone(), following, platform, edge_options(&config), &context);
     let place = Place::new(&inner.mesh, NAME);
 
     let rest = described(door, &config, &inner, &database, &place)
@@ -134,7 +142,8 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     running.after_stop(async move {
         revoking.abort();
         looking.abort();
-        edge.stop().await;
+        feeds.stop().await;
+        watching.stop().await;
         consumer.stop().await;
         inner.live.publisher.coordinator().close().await;
         inner.live.backends.close().await;
@@ -149,6 +158,7 @@ struct Inner {
     sessions: Arc<Sessions>,
     bus: Bus,
     hub: Hub,
+    watch: watch::Metrics,
     live: Arc<Live>,
 }
 
@@ -160,7 +170,7 @@ impl Inner {
         let mesh = Mesh::start(&config.mesh, discovery, secret, clock.clone(), metrics, CancellationToken::new());
         let sessions = Sessions::start(mesh.clone(), clock.clone());
         let bus = Bus::in_process(BUS_HINTS).counted_in(metrics);
-        let hub = Hub::new(hub::Metrics::new(metrics));
+        let (hub, watch) = (Hub::new(hub::Metrics::new(metrics)), watch::Metrics::new(metrics));
         let ports = Ports {
             store: transactions::open(database, clock.clone()),
             persist: transactions::remote(&mesh, Party::Persist),
@@ -175,7 +185,7 @@ impl Inner {
         let scheduled = Scheduled::new(mesh.clone(), publisher.clone(), clock);
         let live =
             Arc::new(Live { backends, publisher, scheduled, operators, sessions: sessions.clone(), hub: hub.clone() });
-        Self { mesh, sessions, bus, hub, live }
+        Self { mesh, sessions, bus, hub, watch, live }
     }
 }
 
@@ -198,10 +208,14 @@ fn described(door: Door, config: &Config, inner: &Inner, database: &Database, pl
             ("bursts", hub.bursts_waiting()),
         ]
     });
-    let (mesh, hub, live) = (inner.mesh.clone(), inner.hub.clone(), inner.live.clone());
+    let (mesh, hub, live, watch) = (inner.mesh.clone(), inner.hub.clone(), inner.live.clone(), inner.watch.clone());
     door.figures(move || {
         serde_json::json!({
             "sockets": hub.sockets(),
+            "topics_followed": hub.metrics().topics.followed.get(),
+            "categories_followed": hub.metrics().categories.followed.get(),
+            // None: events come up to a second late, or not at all while the service is away. Notifications do without.
+            "watch_streams": watch.streams.get(),
             "publishes_waiting": live.publisher.coordinator().queued(),
             "mesh": mesh.snapshot(),
         })

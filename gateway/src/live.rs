@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use notifyx_chassis::{Denied, User, reply::problem};
 use notifyx_mesh::Sessions;
-use notifyx_model::{Fault, GivenTime, NotificationId, TopicId, TopicName, UserId};
+use notifyx_model::{Category, Fault, GivenTime, NotificationId, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
     auth::{
@@ -20,7 +20,9 @@ use crate::{
     backends::Backends,
     hub::Hub,
     operators::Operators,
-    platform::{NewPublish, Peer, Platform, Published, SocketCredentials, SocketKey, SocketUser},
+    platform::{
+        CategoryHead, EventLog, NewPublish, Peer, Platform, Published, SocketCredentials, SocketKey, SocketUser,
+    },
     publish::{Accepted, Publisher},
     scheduled::Scheduled,
 };
@@ -144,6 +146,18 @@ impl Platform for Live {
 
     async fn log(&self, topic_id: TopicId, after: u64, limit: u32) -> Result<Log, Problem> {
         said(self.backends.log(topic_id, after, limit).await)
+    }
+
+    async fn category_head(&self, category: &Category) -> Result<CategoryHead, Problem> {
+        self.backends.category_head(category).await
+    }
+
+    async fn category_heads(&self, categories: Vec<Category>) -> Result<Vec<CategoryHead>, Problem> {
+        said(self.backends.category_heads(categories).await)
+    }
+
+    async fn events(&self, category: &Category, after: u64, limit: u32) -> Result<EventLog, Problem> {
+        said(self.backends.event_log(category, after, limit).await)
     }
 
     async fn publish(&self, by: &SocketUser, new: NewPublish) -> Result<Published, Problem> {

@@ -11,10 +11,13 @@ use notifyx_model::{
     Category, Email, GivenTime, Message, NotificationId, Priority, Scopes, Timestamp, Token, TokenHash, TopicId,
     TopicName, UserId, Verb,
 };
-use notifyx_wire::rest::{
-    Problem,
-    gateway::ScheduledNotification,
-    persist::{Head, InboxItem, Log, Topic, Unread},
+use notifyx_wire::{
+    grpc::events::Event,
+    rest::{
+        Problem,
+        gateway::ScheduledNotification,
+        persist::{Head, InboxItem, Log, Topic, Unread},
+    },
 };
 
 use crate::access::{self, Barred};
@@ -33,6 +36,15 @@ pub trait Platform: Send + Sync + 'static {
 
     /// All of the topic after an offset, in order and without gaps, targeted notifications with their recipients.
     async fn log(&self, topic_id: TopicId, after: u64, limit: u32) -> Result<Log, Problem>;
+
+    /// Where a category of events stands; many who ask at once share a call. One that nobody used stands at 0.
+    async fn category_head(&self, category: &Category) -> Result<CategoryHead, Problem>;
+
+    /// Where categories stand, at most 10,000 at once.
+    async fn category_heads(&self, categories: Vec<Category>) -> Result<Vec<CategoryHead>, Problem>;
+
+    /// The events of a category after an offset, in order and without gaps; at most 1,000.
+    async fn events(&self, category: &Category, after: u64, limit: u32) -> Result<EventLog, Problem>;
 
     /// Answers when the notification is committed.
     async fn publish(&self, by: &SocketUser, new: NewPublish) -> Result<Published, Problem>;
@@ -151,6 +163,25 @@ pub struct SocketKey {
     pub token_hash: TokenHash,
     pub scopes: Scopes,
     pub expires_at: Option<Timestamp>,
+}
+
+/// Where a category stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CategoryHead {
+    pub category: Category,
+    /// Of the last event; 0 where there was none.
+    pub offset: u64,
+    /// Events up to here are past the retention.
+    pub trimmed: u64,
+}
+
+/// Part of a category's log.
+#[derive(Clone, Debug)]
+pub struct EventLog {
+    pub events: Vec<Event>,
+    /// Of the category's last event, whether or not it is here.
+    pub offset: u64,
+    pub trimmed: u64,
 }
 
 /// A notification to publish, as a client asks for it.

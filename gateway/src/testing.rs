@@ -14,27 +14,33 @@ use futures_util::future::LocalBoxFuture;
 use notifyx_chassis::reply;
 use notifyx_mesh::Bus;
 use notifyx_model::{
-    Clock, Email, EventId, Fault, GivenTime, Kind, Message, Notification, NotificationId, Priority, Scope, Scopes,
-    Timestamp, TokenHash, TopicId, TopicName, UserId,
+    Category, Clock, Email, EventId, Fault, GivenTime, Kind, Message, Notification, NotificationId, Priority, Scope,
+    Scopes, Timestamp, TokenHash, TopicId, TopicName, UserId,
 };
-use notifyx_wire::rest::{
-    Problem,
-    gateway::{ScheduledNotification, ScheduledState},
-    persist::{Head, InboxItem, Log, SeenStatus, Topic, TopicStatus, Unread, UnreadInTopic},
+use notifyx_wire::{
+    grpc::events::Event,
+    rest::{
+        Problem,
+        gateway::{ScheduledNotification, ScheduledState},
+        persist::{Head, InboxItem, Log, SeenStatus, Topic, TopicStatus, Unread, UnreadInTopic},
+    },
 };
 use serde_json::Value;
 use tokio::{
-    sync::{Notify, watch},
+    runtime::Handle,
+    sync::{Notify, broadcast, watch},
     task::LocalSet,
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    feed,
+    desk::Desk,
+    feed::{Categories, Feeds, Hint, Hints},
     hub::{Connection, Ending, Following, Hub, Metrics, Outlet, Worker},
-    platform::{NewPublish, Peer, Platform, Published, SocketCredentials, SocketKey, SocketUser},
-    session::{Desk, Session},
+    platform::{
+        CategoryHead, EventLog, NewPublish, Peer, Platform, Published, SocketCredentials, SocketKey, SocketUser,
+    },
+    session::Session,
 };
 
 pub(crate) fn topic(name: &str) -> TopicName {
@@ -55,6 +61,26 @@ pub(crate) fn notification(name: &str, offset: u64) -> Notification {
         to: vec![],
         priority: Priority::default(),
         inserted_at: Timestamp::from_micros(1_767_225_600_000_000),
+    }
+}
+
+pub(crate) fn category(name: &str) -> Category {
+    Category::parse(name).unwrap()
+}
+
+pub(crate) fn event(name: &str, offset: u64) -> Event {
+    let at = 1_767_225_600_000_000;
+    Event {
+        id: format!("e{offset}"),
+        category: name.to_owned(),
+        key: None,
+        priority: 4,
+        data: offset.to_string().into(),
+        created_at_us: at,
+        fire_at_us: at + 500_000,
+        offset: Some(offset),
+        fired_at_us: Some(at + 501_234),
+        schedule_id: None,
     }
 }
 
@@ -91,9 +117,10 @@ impl Gate {
     }
 }
 
-/// Persist, auth and publishing in memory. Whoever joins a topic first creates it.
+/// Persist, auth, events and publishing in memory. Whoever joins a topic first creates it.
 pub(crate) struct Fake {
     pub(crate) bus: Bus,
+    pub(crate) watch: FakeWatch,
     pub(crate) clock: Clock,
     pub(crate) joins: Gate,
     pub(crate) logs: Gate,
@@ -104,6 +131,7 @@ pub(crate) struct Fake {
 #[derive(Default)]
 struct Store {
     topics: HashMap<TopicName, FakeTopic>,
+    categories: HashMap<Category, FakeCategory>,
     seen: BTreeSet<(UserId, NotificationId)>,
     published: Vec<String>,
     broken: bool,
@@ -124,6 +152,67 @@ impl FakeTopic {
 
     fn broadcast_no(&self) -> u64 {
         self.log.iter().filter_map(|n| n.broadcast_no).max().unwrap_or(0)
+    }
+}
+
+#[derive(Default)]
+struct FakeCategory {
+    log: Vec<Event>,
+    trimmed: u64,
+    /// How often its head was asked for.
+    asked: usize,
+}
+
+/// Hints of categories, as a test gives them.
+pub(crate) struct FakeWatch {
+    hints: broadcast::Sender<FakeHint>,
+    followed: Arc<Mutex<BTreeSet<Category>>>,
+}
+
+#[derive(Clone)]
+pub(crate) enum FakeHint {
+    Event(Arc<Event>),
+    Head(Category, u64),
+}
+
+impl FakeWatch {
+    fn new() -> Self {
+        Self { hints: broadcast::Sender::new(1024), followed: Arc::default() }
+    }
+
+    pub(crate) fn tell(&self, hint: FakeHint) {
+        let _ = self.hints.send(hint);
+    }
+
+    pub(crate) fn hints(&self) -> FakeHints {
+        FakeHints { hints: self.hints.subscribe(), followed: self.followed.clone() }
+    }
+
+    /// What is followed now.
+    pub(crate) fn followed(&self) -> Vec<Category> {
+        self.followed.lock().unwrap().iter().cloned().collect()
+    }
+}
+
+pub(crate) struct FakeHints {
+    hints: broadcast::Receiver<FakeHint>,
+    followed: Arc<Mutex<BTreeSet<Category>>>,
+}
+
+impl Hints<Categories> for FakeHints {
+    async fn next(&mut self) -> Option<Hint<Categories>> {
+        match self.hints.recv().await.ok()? {
+            FakeHint::Event(event) => Some(Hint::Items(category(&event.category), vec![event])),
+            FakeHint::Head(category, offset) => Some(Hint::Head(category, offset)),
+        }
+    }
+
+    fn follow(&mut self, name: &Category) {
+        assert!(self.followed.lock().unwrap().insert(name.clone()), "{name} is followed already");
+    }
+
+    fn unfollow(&mut self, name: &Category) {
+        assert!(self.followed.lock().unwrap().remove(name), "{name} is not followed");
     }
 }
 
@@ -149,6 +238,7 @@ impl Fake {
     pub(crate) fn with_clock(clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             bus: Bus::in_process(1024),
+            watch: FakeWatch::new(),
             clock,
             joins: Gate::default(),
             logs: Gate::default(),
@@ -200,6 +290,29 @@ impl Fake {
 
     pub(crate) fn trim(&self, name: &str, up_to: u64) {
         self.store().topics.get_mut(name).unwrap().trimmed = up_to;
+    }
+
+    /// An event of the log that nobody is told of.
+    pub(crate) fn append(&self, name: &str, data: &str) -> Arc<Event> {
+        let mut store = self.store();
+        let log = &mut store.categories.entry(category(name)).or_default().log;
+        let made = Event { data: data.to_owned().into(), ..event(name, log.len() as u64 + 1) };
+        log.push(made.clone());
+        Arc::new(made)
+    }
+
+    /// An event that fires while the watch is up.
+    pub(crate) fn fire(&self, name: &str, data: &str) {
+        self.watch.tell(FakeHint::Event(self.append(name, data)));
+    }
+
+    pub(crate) fn trim_events(&self, name: &str, up_to: u64) {
+        self.store().categories.get_mut(name).unwrap().trimmed = up_to;
+    }
+
+    /// How often a category's head was asked for by who listens.
+    pub(crate) fn heads_asked(&self, name: &str) -> usize {
+        self.store().categories.get(name).map_or(0, |category| category.asked)
     }
 
     /// The messages that were published, in order.
@@ -276,6 +389,38 @@ impl Platform for Fake {
         Ok(Log {
             notifications: kept.take(limit as usize).cloned().collect(),
             offset: found.offset(),
+            trimmed: found.trimmed,
+        })
+    }
+
+    async fn category_head(&self, name: &Category) -> Result<CategoryHead, Problem> {
+        self.joins.pass().await;
+        self.store().categories.entry(name.clone()).or_default().asked += 1;
+        Ok(self.category_heads(vec![name.clone()]).await?.remove(0))
+    }
+
+    async fn category_heads(&self, categories: Vec<Category>) -> Result<Vec<CategoryHead>, Problem> {
+        self.check()?;
+        let store = self.store();
+        let head = |category: Category| {
+            let (offset, trimmed) =
+                store.categories.get(&category).map_or((0, 0), |found| (found.log.len() as u64, found.trimmed));
+            CategoryHead { category, offset, trimmed }
+        };
+        Ok(categories.into_iter().map(head).collect())
+    }
+
+    async fn events(&self, name: &Category, after: u64, limit: u32) -> Result<EventLog, Problem> {
+        self.logs.pass().await;
+        self.check()?;
+        let store = self.store();
+        let Some(found) = store.categories.get(name) else {
+            return Ok(EventLog { events: vec![], offset: 0, trimmed: 0 });
+        };
+        let kept = found.log.iter().filter(|event| event.offset > Some(after.max(found.trimmed)));
+        Ok(EventLog {
+            events: kept.take(limit as usize).cloned().collect(),
+            offset: found.log.len() as u64,
             trimmed: found.trimmed,
         })
     }
@@ -361,12 +506,20 @@ pub(crate) fn subscribe(pattern: &str) -> Scopes {
     Scopes::new(vec![Scope::parse(&format!("subscribe:{pattern}")).unwrap()]).unwrap()
 }
 
+/// The feeds of a node whose hints a test gives.
+pub(crate) fn feeds(hub: &Hub, platform: &Arc<Fake>) -> (Feeds, Following) {
+    let behind: Arc<dyn Platform> = platform.clone();
+    Feeds::start(hub, &behind, platform.bus.subscribe(), platform.watch.hints(), &Handle::current())
+}
+
 /// One worker thread of a node, on the test's own thread: run it within [`Node::run`].
 pub(crate) struct Node {
     pub(crate) platform: Arc<Fake>,
     pub(crate) hub: Hub,
     following: Following,
     desk: Rc<Desk>,
+    // Held, so that they run as long as the test.
+    _feeds: Feeds,
 }
 
 impl Node {
@@ -378,18 +531,16 @@ impl Node {
 
     fn start(platform: Arc<Fake>) -> Self {
         let hub = Hub::new(Metrics::new(&prometheus::Registry::new()));
-        let (following, wishes) = Following::new();
-        let bus = platform.bus.subscribe();
-        tokio::spawn(feed::run(hub.clone(), platform.clone(), wishes, bus, CancellationToken::new()));
+        let (feeds, following) = feeds(&hub, &platform);
         let desk = Self::worker(&hub, &following, &platform);
-        Self { platform, hub, following, desk }
+        Self { platform, hub, following, desk, _feeds: feeds }
     }
 
     fn worker(hub: &Hub, following: &Following, platform: &Arc<Fake>) -> Rc<Desk> {
         let line = hub.attach();
         let worker = Worker::new(line.id, hub.clone(), following.clone(), platform.clock.clone());
         tokio::task::spawn_local(worker.clone().run(line));
-        Desk::new(worker, platform.clone(), tokio::runtime::Handle::current())
+        Desk::new(worker, platform.clone(), Handle::current())
     }
 
     pub(crate) fn user(&self) -> UserId {
@@ -452,8 +603,13 @@ impl Client {
 
     /// Offsets of so many notifications that come next.
     pub(crate) async fn offsets(&self, count: usize) -> Vec<u64> {
+        self.offsets_of("new_notification", count).await
+    }
+
+    /// Offsets of so many messages that come next.
+    pub(crate) async fn offsets_of(&self, what: &str, count: usize) -> Vec<u64> {
         let offset = |frame: Value| {
-            assert_eq!(frame[3], "new_notification", "{frame}");
+            assert_eq!(frame[3], what, "{frame}");
             frame[4]["offset"].as_u64().unwrap()
         };
         self.nexts(count).await.into_iter().map(offset).collect()

@@ -32,17 +32,14 @@ use notifyx_chassis::{
     connections::{BACKLOG, DRAIN_SECONDS, KEEP_ALIVE, LINGER, REQUEST_HEAD_TIMEOUT},
     observe,
 };
-use notifyx_mesh::BusReceiver;
 use notifyx_model::Clock;
-use tokio::{runtime::Handle, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Handle;
 
 use self::handshake::Entry;
 use crate::{
-    feed,
+    desk::Desk,
     hub::{Following, Hub, Metrics, Worker},
     platform::Platform,
-    session::Desk,
 };
 
 /// One read buffer per worker thread. A client's burst of a hundred publishes fits.
@@ -145,34 +142,22 @@ struct ThreadParts {
     options: Options,
 }
 
-/// The edge of one gateway: its feed, and the server it makes.
+/// The edge of one gateway.
 pub(crate) struct Edge {
     parts: ThreadParts,
-    feed: JoinHandle<()>,
-    stop_feed: CancellationToken,
 }
 
 impl Edge {
-    /// Starts the feed on the shared runtime. Sockets come with [`Edge::serve`].
-    pub(crate) fn start(
+    /// Sockets come with [`Edge::serve`].
+    pub(crate) fn new(
         hub: Hub,
+        following: Following,
         platform: Arc<dyn Platform>,
-        bus: BusReceiver,
         options: Options,
         context: &Context,
     ) -> Self {
-        let (following, wishes) = Following::new();
-        let stop_feed = CancellationToken::new();
-        let feed = context.runtime.spawn(feed::run(hub.clone(), platform.clone(), wishes, bus, stop_feed.clone()));
-        let parts = ThreadParts {
-            hub,
-            following,
-            platform,
-            runtime: context.runtime.clone(),
-            clock: context.clock.clone(),
-            options,
-        };
-        Self { parts, feed, stop_feed }
+        let (runtime, clock) = (context.runtime.clone(), context.clock.clone());
+        Self { parts: ThreadParts { hub, following, platform, runtime, clock, options } }
     }
 
     /// Binds and builds the server; it serves once it is awaited. `rest` is the frame and the routes of the REST side.
@@ -202,13 +187,6 @@ impl Edge {
             })?
             .run();
         Ok((server, address))
-    }
-
-    /// Stops the feed. The server has stopped before.
-    pub(crate) async fn stop(self) {
-        self.stop_feed.cancel();
-        // It ends within a step; that it panicked was logged when it did.
-        let _ = self.feed.await;
     }
 }
 

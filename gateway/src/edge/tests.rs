@@ -13,9 +13,14 @@ use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Error, Message, protocol::CloseFrame},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{hub::Ending, testing::Fake};
+use crate::{
+    feed::Feeds,
+    hub::Ending,
+    testing::{Fake, feeds},
+};
 
 /// Longer than anything here takes on a busy machine: who waits so long waits in vain.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,8 +30,8 @@ struct Gateway {
     platform: Arc<Fake>,
     hub: Hub,
     hand: ManualClock,
-    // Held, so that it runs as long as the test.
-    _edge: Edge,
+    // Held, so that they run as long as the test.
+    _feeds: Feeds,
 }
 
 impl Gateway {
@@ -49,11 +54,12 @@ impl Gateway {
             discovery: vec![],
         };
         let hub = Hub::new(Metrics::new(&prometheus::Registry::new()));
-        let edge = Edge::start(hub.clone(), platform.clone(), platform.bus.subscribe(), options, &context);
+        let (feeds, following) = feeds(&hub, &platform);
+        let edge = Edge::new(hub.clone(), following, platform.clone(), options, &context);
         let rest = Door::new("gateway", &context).parts();
         let (server, address) = edge.serve("127.0.0.1:0".parse().unwrap(), &rest).unwrap();
         tokio::spawn(server);
-        Self { address, platform, hub, hand, _edge: edge }
+        Self { address, platform, hub, hand, _feeds: feeds }
     }
 
     fn user(&self) -> UserId {

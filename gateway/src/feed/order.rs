@@ -1,18 +1,21 @@
-//! The order of one topic: what is next, what came too early, and whether something is lacking.
+//! The order of one stream: what is next, what came too early, and whether something is lacking.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use notifyx_model::Notification;
+use super::source::Item;
 
-/// Early arrivals kept per topic. Beyond it the farthest is let go: the store has it.
+/// Early arrivals kept per stream. Beyond it the farthest is let go: the store has it.
 const EARLY_MAX: usize = 1024;
+/// What they may weigh together: twice the heaviest read of a gap.
+const EARLY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Gives a topic's notifications strictly by offset, each once, however they come.
-#[derive(Debug, Default)]
-pub(crate) struct Order {
-    /// The offset to deliver next; `None` until the topic's place is known.
+/// Gives a stream's messages strictly by offset, each once, however they come.
+#[derive(Debug)]
+pub(crate) struct Order<T> {
+    /// The offset to deliver next; `None` until the stream's place is known.
     next: Option<u64>,
-    early: BTreeMap<u64, Arc<Notification>>,
+    early: BTreeMap<u64, Arc<T>>,
+    early_bytes: usize,
     /// The largest offset that anyone has spoken of.
     newest: u64,
 }
@@ -26,13 +29,19 @@ pub(crate) enum Arrival {
     Double,
 }
 
-impl Order {
-    /// The store says the topic stands at `head`. Answers the first offset that is delivered from now on: right after
+impl<T> Default for Order<T> {
+    fn default() -> Self {
+        Self { next: None, early: BTreeMap::new(), early_bytes: 0, newest: 0 }
+    }
+}
+
+impl<T: Item> Order<T> {
+    /// The store says the stream stands at `head`. Answers the first offset that is delivered from now on: right after
     /// `head` if nothing was known, else where delivery stands.
     pub(crate) fn start(&mut self, head: u64) -> u64 {
         self.heard(head);
         let next = *self.next.get_or_insert(head + 1);
-        self.early = self.early.split_off(&next);
+        self.forget_below(next);
         next
     }
 
@@ -41,30 +50,35 @@ impl Order {
     }
 
     /// Takes an arrival, in whatever order.
-    pub(crate) fn take(&mut self, notification: Arc<Notification>) -> Arrival {
-        let offset = notification.offset;
+    pub(crate) fn take(&mut self, item: Arc<T>) -> Arrival {
+        let (offset, bytes) = (item.offset(), item.bytes());
         self.heard(offset);
         if self.next.is_some_and(|next| offset < next) {
             return Arrival::Double;
         }
-        if self.early.insert(offset, notification).is_some() {
+        if self.early.contains_key(&offset) {
             return Arrival::Double;
         }
-        if self.early.len() > EARLY_MAX {
-            self.early.pop_last();
+        self.early.insert(offset, item);
+        self.early_bytes += bytes;
+        while self.early.len() > EARLY_MAX || self.early_bytes > EARLY_BYTES_MAX && self.early.len() > 1 {
+            let farthest = self.early.pop_last();
+            self.early_bytes -= farthest.map_or(0, |(_, item)| item.bytes());
         }
         Arrival::Kept
     }
 
     /// The one that is in line, if it is there.
-    pub(crate) fn deliver(&mut self) -> Option<Arc<Notification>> {
+    pub(crate) fn deliver(&mut self) -> Option<Arc<T>> {
         let next = self.next.as_mut()?;
         let first = self.early.first_entry().filter(|first| first.key() == next)?;
         *next += 1;
-        Some(first.remove())
+        let item = first.remove();
+        self.early_bytes -= item.bytes();
+        Some(item)
     }
 
-    /// Somebody says the topic has come this far.
+    /// Somebody says the stream has come this far.
     pub(crate) fn heard(&mut self, offset: u64) {
         self.newest = self.newest.max(offset);
     }
@@ -75,8 +89,13 @@ impl Order {
             && *next <= offset
         {
             *next = offset + 1;
-            self.early = self.early.split_off(&(offset + 1));
+            self.forget_below(offset + 1);
         }
+    }
+
+    fn forget_below(&mut self, offset: u64) {
+        self.early = self.early.split_off(&offset);
+        self.early_bytes = self.early.values().map(|item| item.bytes()).sum();
     }
 
     /// The offset that holds up what is known to come after it.
@@ -87,8 +106,13 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
+    use notifyx_model::Notification;
+    use notifyx_wire::grpc::events::Event;
+
     use super::*;
-    use crate::testing::notification;
+    use crate::testing::{event, notification};
+
+    type Order = super::Order<Notification>;
 
     fn take(order: &mut Order, offset: u64) -> Arrival {
         order.take(Arc::new(notification("t", offset)))
@@ -164,5 +188,20 @@ mod tests {
         let delivered = delivered(&mut order);
         assert_eq!(delivered.len(), EARLY_MAX);
         assert_eq!(order.lacking(), Some(EARLY_MAX as u64 + 1));
+        assert_eq!(order.early_bytes, 0);
+    }
+
+    #[test]
+    fn early_arrivals_are_bounded_by_what_they_weigh_too() {
+        let mut order = super::Order::default();
+        order.start(0);
+        for offset in 2..=200 {
+            order.take(Arc::new(Event { data: vec![b'1'; 256 * 1024].into(), ..event("a", offset) }));
+        }
+        let kept = order.early.len();
+        assert!((126..=128).contains(&kept), "{kept} events of 256 KiB");
+        order.take(Arc::new(event("a", 1)));
+        assert_eq!(std::iter::from_fn(|| order.deliver()).count(), kept + 1);
+        assert_eq!(order.early_bytes, 0);
     }
 }

@@ -1,53 +1,162 @@
-//! What workers get from the feed, whatever the bus does.
+//! What workers get from a feed, whatever its hints do. The rules are the same for topics and categories, and so are the tests.
 
-use std::sync::Arc;
+use std::marker::PhantomData;
 
-use notifyx_model::UserId;
+use notifyx_model::{Category, Notification, TopicId, TopicName, UserId};
+use notifyx_wire::grpc::events::Event;
 
 use super::*;
 use crate::{
-    hub::{Following, WorkerLine},
-    testing::{Fake, topic},
+    hub::{Metrics, StreamName, WorkerLine},
+    testing::{Fake, FakeHint, category, feeds, topic},
 };
 
-struct Setup {
+/// A kind of stream, as tests handle it.
+trait Kind: Source {
+    fn name(name: &str) -> Self::Name;
+
+    /// Makes the stream if the store is to know it before anything is in it.
+    fn create(platform: &Fake) -> Self::Id;
+
+    /// In the log of stream `t`, and nobody is told.
+    fn commit(platform: &Fake, message: &str) -> Arc<Self::Item>;
+
+    fn hint(platform: &Fake, item: Arc<Self::Item>);
+
+    fn trim(platform: &Fake, up_to: u64);
+}
+
+impl Kind for Topics {
+    fn name(name: &str) -> TopicName {
+        topic(name)
+    }
+
+    fn create(platform: &Fake) -> TopicId {
+        platform.create("t", UserId::new(&platform.clock))
+    }
+
+    fn commit(platform: &Fake, message: &str) -> Arc<Notification> {
+        platform.commit("t", message, &[])
+    }
+
+    fn hint(platform: &Fake, notification: Arc<Notification>) {
+        platform.bus.publish(notification);
+    }
+
+    fn trim(platform: &Fake, up_to: u64) {
+        platform.trim("t", up_to);
+    }
+}
+
+impl Kind for Categories {
+    fn name(name: &str) -> Category {
+        category(name)
+    }
+
+    fn create(_: &Fake) {}
+
+    fn commit(platform: &Fake, message: &str) -> Arc<Event> {
+        platform.append("t", &format!("\"{message}\""))
+    }
+
+    fn hint(platform: &Fake, event: Arc<Event>) {
+        platform.watch.tell(FakeHint::Event(event));
+    }
+
+    fn trim(platform: &Fake, up_to: u64) {
+        platform.trim_events("t", up_to);
+    }
+}
+
+/// Each test for both kinds.
+macro_rules! for_both {
+    ($($test:ident),* $(,)?) => {
+        mod of_topics {
+            use super::Topics;
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $test() {
+                    super::$test::<Topics>().await;
+                }
+            )*
+        }
+        mod of_categories {
+            use super::Categories;
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $test() {
+                    super::$test::<Categories>().await;
+                }
+            )*
+        }
+    };
+}
+
+for_both!(
+    disorder_and_doubles_of_the_hints_do_not_show,
+    a_gap_is_read_after_a_tenth_of_a_second,
+    what_no_hint_tells_of_is_found_by_the_heads,
+    what_comes_between_follow_and_start_is_kept,
+    a_second_worker_is_told_where_delivery_stands,
+    a_store_that_is_away_delays_and_loses_nothing,
+    trimmed_history_does_not_hold_up_what_follows,
+    a_stream_nobody_wants_is_forgotten,
+    a_worker_that_is_gone_does_not_hold_up_the_others,
+    what_is_in_line_together_crosses_together_within_bounds,
+);
+
+struct Setup<K: Kind> {
     platform: Arc<Fake>,
     hub: Hub,
     following: Following,
-    topic_id: TopicId,
+    id: K::Id,
+    // Held, so that they run as long as the test.
+    _feeds: Feeds,
+    kind: PhantomData<K>,
 }
 
-impl Setup {
+impl<K: Kind> Setup<K> {
     fn new() -> Self {
         let platform = Fake::new();
         let hub = Hub::new(Metrics::new(&prometheus::Registry::new()));
-        let (following, wishes) = Following::new();
-        let bus = platform.bus.subscribe();
-        tokio::spawn(run(hub.clone(), platform.clone(), wishes, bus, CancellationToken::new()));
-        let topic_id = platform.create("t", UserId::new(&platform.clock));
-        Self { platform, hub, following, topic_id }
+        let (feeds, following) = feeds(&hub, &platform);
+        let id = K::create(&platform);
+        Self { platform, hub, following, id, _feeds: feeds, kind: PhantomData }
     }
 
-    /// A worker that follows the topic from `head` on; and the first offset it is promised.
+    /// A worker that follows the stream from `head` on; and the first offset it is promised.
     async fn worker(&self, head: u64) -> (WorkerLine, u64) {
         let line = self.hub.attach();
-        self.following.follow(&topic("t"), line.id).await.unwrap();
-        let first = self.following.start(&topic("t"), self.topic_id, head).await.unwrap();
+        let wishes = K::wishes(&self.following);
+        wishes.follow(&K::name("t"), line.id).await.unwrap();
+        let first = wishes.start(&K::name("t"), self.id, head).await.unwrap();
         (line, first)
     }
 
-    fn commit(&self, count: usize) -> Vec<Arc<Notification>> {
-        (0..count).map(|_| self.platform.commit("t", "m", &[])).collect()
+    fn commit(&self, count: usize) -> Vec<Arc<K::Item>> {
+        (0..count).map(|_| K::commit(&self.platform, "m")).collect()
+    }
+
+    fn announce(&self, message: &str) {
+        K::hint(&self.platform, K::commit(&self.platform, message));
+    }
+
+    fn metrics(&self) -> &FeedMetrics {
+        K::metrics(self.hub.metrics())
     }
 }
 
-async fn offsets(line: &mut WorkerLine, count: usize) -> Vec<u64> {
+async fn burst(line: &mut WorkerLine) -> (StreamName, Arc<[Dispatch]>) {
     let mut taken = Vec::new();
+    tokio::time::timeout(Duration::from_secs(60), line.take(&mut taken, 1)).await.expect("it comes in a minute");
+    let Some(ToWorker::Dispatch { stream, burst }) = taken.pop() else { panic!("a burst comes") };
+    (stream, burst)
+}
+
+async fn offsets(line: &mut WorkerLine, count: usize) -> Vec<u64> {
     let mut offsets = Vec::new();
     while offsets.len() < count {
-        tokio::time::timeout(Duration::from_secs(60), line.take(&mut taken, 1)).await.expect("it comes in a minute");
-        let Some(ToWorker::Dispatch(burst)) = taken.pop() else { panic!("a burst comes") };
-        offsets.extend(burst.iter().map(|dispatch| dispatch.notification.offset));
+        offsets.extend(burst(line).await.1.iter().map(Dispatch::offset));
     }
     offsets
 }
@@ -57,133 +166,172 @@ async fn nothing_comes(line: &mut WorkerLine) {
     assert!(tokio::time::timeout(Duration::from_secs(3), line.take(&mut taken, 1)).await.is_err(), "{taken:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn disorder_and_doubles_of_the_bus_do_not_show() {
-    let setup = Setup::new();
+async fn disorder_and_doubles_of_the_hints_do_not_show<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut line, first) = setup.worker(0).await;
     assert_eq!(first, 1);
     let committed = setup.commit(5);
     for at in [1, 0, 1, 4, 3, 0, 2] {
-        setup.platform.bus.publish(committed[at].clone());
+        K::hint(&setup.platform, committed[at].clone());
     }
     assert_eq!(offsets(&mut line, 5).await, [1, 2, 3, 4, 5]);
     nothing_comes(&mut line).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gap_is_read_after_a_tenth_of_a_second() {
-    let setup = Setup::new();
+async fn a_gap_is_read_after_a_tenth_of_a_second<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
     let committed = setup.commit(4);
-    setup.platform.bus.publish(committed[0].clone());
-    setup.platform.bus.publish(committed[3].clone());
+    K::hint(&setup.platform, committed[0].clone());
+    K::hint(&setup.platform, committed[3].clone());
     assert_eq!(offsets(&mut line, 1).await, [1]);
     let before = Instant::now();
     assert_eq!(offsets(&mut line, 3).await, [2, 3, 4]);
     assert!((GAP_WAIT..GAP_WAIT * 2).contains(&before.elapsed()), "{:?}", before.elapsed());
-    assert_eq!(setup.hub.metrics().gaps_filled.get(), 3);
+    assert_eq!(setup.metrics().gaps_filled.get(), 3);
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_no_hint_tells_of_is_found_by_the_heads() {
-    let setup = Setup::new();
+async fn what_no_hint_tells_of_is_found_by_the_heads<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
-    // More than one read brings.
-    setup.commit(READ_MAX as usize + 10);
+    // More than one read brings, and no pause between the two.
+    let count = u64::from(K::READ_MAX) * 3 + 10;
+    setup.commit(usize::try_from(count).unwrap());
     let before = Instant::now();
-    let expected: Vec<u64> = (1..=u64::from(READ_MAX) + 10).collect();
+    let expected: Vec<u64> = (1..=count).collect();
     assert_eq!(offsets(&mut line, expected.len()).await, expected);
-    assert!(before.elapsed() <= HEADS_EVERY + GAP_WAIT * 2, "{:?}", before.elapsed());
+    assert!(before.elapsed() < HEADS_EVERY + GAP_WAIT * 2, "{:?}", before.elapsed());
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_comes_between_follow_and_start_is_kept() {
-    let setup = Setup::new();
+async fn what_comes_between_follow_and_start_is_kept<K: Kind>() {
+    let setup = Setup::<K>::new();
     let mut line = setup.hub.attach();
-    setup.following.follow(&topic("t"), line.id).await.unwrap();
+    let wishes = K::wishes(&setup.following);
+    wishes.follow(&K::name("t"), line.id).await.unwrap();
     let committed = setup.commit(3);
-    // The hint of 2 was there before persist answered that the topic stands at 1.
-    setup.platform.bus.publish(committed[1].clone());
+    // The hint of 2 was there before the store answered that the stream stands at 1.
+    K::hint(&setup.platform, committed[1].clone());
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(setup.following.start(&topic("t"), setup.topic_id, 1).await.unwrap(), 2);
+    assert_eq!(wishes.start(&K::name("t"), setup.id, 1).await.unwrap(), 2);
     assert_eq!(offsets(&mut line, 2).await, [2, 3]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_second_worker_is_told_where_delivery_stands() {
-    let setup = Setup::new();
+async fn a_second_worker_is_told_where_delivery_stands<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut one, _) = setup.worker(0).await;
-    for notification in setup.commit(2) {
-        setup.platform.bus.publish(notification);
+    for item in setup.commit(2) {
+        K::hint(&setup.platform, item);
     }
     assert_eq!(offsets(&mut one, 2).await, [1, 2]);
     let (mut two, first) = setup.worker(2).await;
     assert_eq!(first, 3);
-    setup.platform.announce("t", "m");
+    setup.announce("m");
     assert_eq!((offsets(&mut one, 1).await, offsets(&mut two, 1).await), (vec![3], vec![3]));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_delays_and_loses_nothing() {
-    let setup = Setup::new();
+async fn a_store_that_is_away_delays_and_loses_nothing<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
     setup.platform.set_broken(true);
-    setup.platform.bus.publish(setup.commit(2).remove(1));
+    K::hint(&setup.platform, setup.commit(2).remove(1));
     nothing_comes(&mut line).await;
-    assert!(setup.hub.metrics().feed_failures.get() > 0);
+    assert!(setup.metrics().failures.get() > 0);
     setup.platform.set_broken(false);
     assert_eq!(offsets(&mut line, 2).await, [1, 2]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn trimmed_history_does_not_hold_up_what_follows() {
-    let setup = Setup::new();
+async fn trimmed_history_does_not_hold_up_what_follows<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
     setup.commit(4);
-    setup.platform.trim("t", 3);
+    K::trim(&setup.platform, 3);
     assert_eq!(offsets(&mut line, 1).await, [4]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_topic_nobody_wants_is_forgotten() {
-    let setup = Setup::new();
+async fn a_stream_nobody_wants_is_forgotten<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
-    setup.following.unfollow(&topic("t"), line.id);
-    // Wishes are granted in order: once this one is refused, the topic is let go of.
-    assert!(setup.following.start(&topic("t"), setup.topic_id, 0).await.is_err());
-    setup.platform.announce("t", "m");
+    let wishes = K::wishes(&setup.following);
+    assert!(wishes.try_unfollow(&K::name("t"), line.id));
+    // Wishes are granted in order: once this one is refused, the stream is let go of.
+    assert!(wishes.start(&K::name("t"), setup.id, 0).await.is_err());
+    setup.announce("m");
     nothing_comes(&mut line).await;
-    assert_eq!(setup.hub.metrics().followed_topics.get(), 0);
+    assert_eq!(setup.metrics().followed.get(), 0);
     // Followed anew, it begins where the store stands.
-    setup.following.follow(&topic("t"), line.id).await.unwrap();
-    assert_eq!(setup.following.start(&topic("t"), setup.topic_id, 1).await.unwrap(), 2);
+    wishes.follow(&K::name("t"), line.id).await.unwrap();
+    assert_eq!(wishes.start(&K::name("t"), setup.id, 1).await.unwrap(), 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_is_gone_does_not_hold_up_the_others() {
-    let setup = Setup::new();
+async fn a_worker_that_is_gone_does_not_hold_up_the_others<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (gone, _) = setup.worker(0).await;
     let (mut line, _) = setup.worker(0).await;
     drop(gone);
-    setup.platform.announce("t", "m");
+    setup.announce("m");
     assert_eq!(offsets(&mut line, 1).await, [1]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_in_line_together_crosses_together_within_bounds() {
-    let setup = Setup::new();
+async fn what_is_in_line_together_crosses_together_within_bounds<K: Kind>() {
+    let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
-    for notification in setup.commit(BURST_MAX + 1) {
-        setup.platform.bus.publish(notification);
+    for item in setup.commit(BURST_MAX + 1) {
+        K::hint(&setup.platform, item);
     }
     let large = "m".repeat(BURST_BYTES_MAX / 2);
-    (0..3).for_each(|_| setup.platform.announce("t", &large));
+    (0..3).for_each(|_| setup.announce(&large));
     let mut sizes = Vec::new();
-    let mut taken = Vec::new();
     while sizes.iter().sum::<usize>() < BURST_MAX + 4 {
-        line.take(&mut taken, 1).await;
-        let Some(ToWorker::Dispatch(burst)) = taken.pop() else { panic!("a burst comes") };
+        let (stream, burst) = burst(&mut line).await;
+        assert_eq!(stream, K::stream(&K::name("t")));
         sizes.push(burst.len());
     }
     assert_eq!(sizes, [BURST_MAX, 3, 1]);
+}
+
+// Of categories alone.
+
+#[tokio::test(start_paused = true)]
+async fn what_the_watch_knows_to_be_missing_is_read_at_once() {
+    let setup = Setup::<Categories>::new();
+    let (mut line, _) = setup.worker(0).await;
+    setup.commit(2);
+    let before = Instant::now();
+    setup.platform.watch.tell(FakeHint::Head(category("t"), 2));
+    assert_eq!(offsets(&mut line, 2).await, [1, 2]);
+    assert!(before.elapsed() < GAP_WAIT, "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watch_follows_a_category_while_any_worker_wants_it() {
+    let setup = Setup::<Categories>::new();
+    let followed = || setup.platform.watch.followed();
+    let (one, _) = setup.worker(0).await;
+    let (two, _) = setup.worker(0).await;
+    assert_eq!(followed(), [category("t")]);
+    let wishes = &setup.following.categories;
+    assert!(wishes.try_unfollow(&category("t"), one.id));
+    // Granted in order: when this one is answered, that one was granted.
+    wishes.start(&category("t"), (), 0).await.unwrap();
+    assert_eq!(followed(), [category("t")]);
+    assert!(wishes.try_unfollow(&category("t"), two.id));
+    assert!(wishes.start(&category("t"), (), 0).await.is_err());
+    assert_eq!(followed(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_and_a_category_of_one_name_do_not_mix() {
+    let setup = Setup::<Topics>::new();
+    let mut line = setup.hub.attach();
+    setup.following.topics.follow(&topic("t"), line.id).await.unwrap();
+    setup.following.topics.start(&topic("t"), setup.id, 0).await.unwrap();
+    setup.following.categories.follow(&category("t"), line.id).await.unwrap();
+    setup.following.categories.start(&category("t"), (), 0).await.unwrap();
+    setup.platform.fire("t", "1");
+    let (stream, burst_of_events) = burst(&mut line).await;
+    assert_eq!((stream, burst_of_events.len()), (StreamName::Category(category("t")), 1));
+    setup.announce("m");
+    let (stream, burst_of_topic) = burst(&mut line).await;
+    assert_eq!((stream, burst_of_topic.len()), (StreamName::Topic(topic("t")), 1));
+    nothing_comes(&mut line).await;
 }

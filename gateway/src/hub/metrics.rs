@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// Shared by the edge, the sessions, the hub and the feed of one gateway.
+/// Shared by the edge, the sessions, the hub and the feeds of one gateway.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     pub(crate) sockets: IntGauge,
@@ -14,10 +14,24 @@ pub(crate) struct Metrics {
     pub(crate) bad_frames: IntCounter,
     pub(crate) deliveries: IntCounter,
     pub(crate) queued_bytes: IntGauge,
-    pub(crate) hints: IntCounterVec,
-    pub(crate) followed_topics: IntGauge,
+    pub(crate) topics: FeedMetrics,
+    pub(crate) categories: FeedMetrics,
+}
+
+/// Of one feed.
+#[derive(Clone, Debug)]
+pub(crate) struct FeedMetrics {
+    pub(crate) followed: IntGauge,
+    hints: IntCounterVec,
+    kind: &'static str,
     pub(crate) gaps_filled: IntCounter,
-    pub(crate) feed_failures: IntCounter,
+    pub(crate) failures: IntCounter,
+}
+
+impl FeedMetrics {
+    pub(crate) fn hint(&self, outcome: &str) {
+        self.hints.with_label_values(&[self.kind, outcome]).inc();
+    }
 }
 
 impl Metrics {
@@ -33,11 +47,23 @@ impl Metrics {
             registry.register(Box::new(counter.clone())).expect("the name is free");
             counter
         };
-        let counters = |name: &str, help: &str, label: &str| {
+        let labelled = |name: &str, help: &str, labels: &[&str]| {
             let options = Opts::new(format!("notifyx_gateway_{name}"), help);
-            let counters = IntCounterVec::new(options, &[label]).expect("the name is valid");
+            let counters = IntCounterVec::new(options, labels).expect("the name is valid");
             registry.register(Box::new(counters.clone())).expect("the name is free");
             counters
+        };
+        let counters = |name: &str, help: &str, label: &str| labelled(name, help, &[label]);
+        let hints =
+            labelled("feed_hints_total", "Hints by stream and by what the feed did with them.", &["stream", "outcome"]);
+        let gaps = counters("feed_gaps_filled_total", "Messages read from the store because no hint came.", "stream");
+        let failures = counters("feed_failures_total", "Reads of the store that failed and are tried again.", "stream");
+        let feed = |kind: &'static str, followed: IntGauge| FeedMetrics {
+            followed,
+            hints: hints.clone(),
+            kind,
+            gaps_filled: gaps.with_label_values(&[kind]),
+            failures: failures.with_label_values(&[kind]),
         };
         Self {
             sockets: gauge("sockets", "Open WebSockets."),
@@ -47,12 +73,10 @@ impl Metrics {
             joins: counters("joins_total", "Channel joins by result.", "result"),
             requests: counters("channel_requests_total", "Channel messages by event.", "event"),
             bad_frames: counter("bad_frames_total", "Messages that were no Phoenix frame."),
-            deliveries: counter("deliveries_total", "Notification frames handed to sockets."),
+            deliveries: counter("deliveries_total", "Notifications and events handed to sockets."),
             queued_bytes: gauge("queued_bytes", "Bytes that wait for slow sockets."),
-            hints: counters("feed_hints_total", "Bus messages by what the feed did with them.", "outcome"),
-            followed_topics: gauge("feed_topics", "Topics that this node follows."),
-            gaps_filled: counter("feed_gaps_filled_total", "Notifications read from the store because no hint came."),
-            feed_failures: counter("feed_failures_total", "Reads of the store that failed and are tried again."),
+            topics: feed("topic", gauge("feed_topics", "Topics that this node follows.")),
+            categories: feed("category", gauge("feed_categories", "Categories of events that this node follows.")),
         }
     }
 }

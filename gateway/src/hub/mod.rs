@@ -1,14 +1,14 @@
-//! The hub: from a node's committed notifications to its sessions.
+//! The hub: from a node's committed notifications and fired events to its sessions.
 //!
 //! [`Hub`] is what other threads hold: one bounded inbox per worker thread, crossed once per message whatever the number of
-//! subscribers. A [`Worker`] is a thread's own half: topics, members, people. What a member is sent through is an
-//! [`Outlet`]; the hub knows neither sockets nor frames' insides.
+//! subscribers. A [`Worker`] is a thread's own half: streams, members, people. What a member gets is written by its [`Audience`] and
+//! sent through its [`Outlet`]; the hub knows neither sockets nor frames' insides.
 
 mod following;
 mod metrics;
 mod outlet;
 mod run;
-mod topic;
+mod stream;
 mod watch;
 mod worker;
 
@@ -26,10 +26,11 @@ use notifyx_model::{TopicName, UserId};
 use notifyx_wire::rest::auth::Revocation;
 use tokio::sync::{Notify, mpsc, watch as counted};
 
-pub(crate) use following::{FeedStopped, Following, Wish};
-pub(crate) use metrics::Metrics;
-pub(crate) use outlet::{Ending, Listener, Outlet};
-pub(crate) use run::{Dispatch, Run};
+pub(crate) use following::{Asked, FeedStopped, Following, Wish, Wishes};
+pub(crate) use metrics::{FeedMetrics, Metrics};
+pub(crate) use outlet::{Audience, Ending, Joined, Listener, Outlet};
+pub(crate) use run::{Dispatch, EventFrame, Run};
+pub(crate) use stream::StreamName;
 pub(crate) use watch::{Viewing, Watch};
 pub(crate) use worker::{Connection, Seat, Worker};
 
@@ -44,8 +45,11 @@ pub(crate) struct WorkerId(pub(crate) usize);
 /// What crosses to a worker thread.
 #[derive(Clone, Debug)]
 pub(crate) enum ToWorker {
-    /// Of one topic, in order; what is ready together crosses together.
-    Dispatch(Arc<[Dispatch]>),
+    /// Of one stream, in order; what is ready together crosses together.
+    Dispatch {
+        stream: StreamName,
+        burst: Arc<[Dispatch]>,
+    },
     Revoked(Revocation),
     Unsubscribed {
         user: UserId,

@@ -1,9 +1,13 @@
 //! The way out to one client, whatever carries it.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use notifyx_model::TopicName;
 use tokio::time::Instant;
+
+use super::run::Run;
 
 /// Where a session's frames go. Nothing here waits: a client that does not keep up is ended by its outlet.
 pub(crate) trait Outlet {
@@ -23,6 +27,29 @@ pub(crate) trait Outlet {
 
     /// Once a second: ends a client that has been silent too long, and drops one that does not let go.
     fn sweep(&self, now: Instant);
+}
+
+/// Who gets a stream through an outlet, and in which form: what it missed and what comes live go the same way.
+pub(crate) trait Audience {
+    /// Sends what lies above `after`, at once; answers how many messages that were.
+    fn deliver(&self, run: &Run, after: u64) -> usize;
+
+    fn outlet(&self) -> &dyn Outlet;
+}
+
+/// A Phoenix channel: its frames are the same for all.
+pub(crate) struct Joined(pub(crate) Rc<dyn Outlet>);
+
+impl Audience for Joined {
+    fn deliver(&self, run: &Run, after: u64) -> usize {
+        let Some((bytes, frames)) = run.after(after) else { return 0 };
+        self.0.send(&bytes, frames);
+        frames
+    }
+
+    fn outlet(&self) -> &dyn Outlet {
+        &*self.0
+    }
 }
 
 /// Who speaks through an outlet, and has to hear what concerns it beyond frames.

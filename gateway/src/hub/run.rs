@@ -1,81 +1,149 @@
-//! Frames of one topic that go out together.
+//! Messages of one stream that go out together.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use notifyx_model::Notification;
+use notifyx_model::{Notification, UserId};
 
-/// One notification on its way to the sockets: encoded once, shared by all.
+/// One message of a stream on its way to the sockets: encoded once, shared by all.
 #[derive(Clone, Debug)]
-pub(crate) struct Dispatch {
-    pub(crate) notification: Arc<Notification>,
-    /// The whole frame, as it goes onto the wire.
+pub(crate) enum Dispatch {
+    Notification {
+        notification: Arc<Notification>,
+        /// The whole Phoenix frame, as it goes onto the wire.
+        frame: Bytes,
+    },
+    Event(EventFrame),
+}
+
+/// An event that fired, in one piece of memory for every form in which it goes out.
+#[derive(Clone, Debug)]
+pub(crate) struct EventFrame {
+    pub(crate) offset: u64,
+    /// The whole Phoenix frame.
     pub(crate) frame: Bytes,
+    /// Where in it the event's JSON object lies, without its closing brace: a stream that counts adds a member. It holds no
+    /// line break.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the plain streams come after the channel"))]
+    pub(crate) object: Range<usize>,
+}
+
+impl Dispatch {
+    pub(crate) fn offset(&self) -> u64 {
+        match self {
+            Self::Notification { notification, .. } => notification.offset,
+            Self::Event(event) => event.offset,
+        }
+    }
+
+    /// As a Phoenix client gets it.
+    pub(crate) fn frame(&self) -> &Bytes {
+        match self {
+            Self::Notification { frame, .. } => frame,
+            Self::Event(event) => &event.frame,
+        }
+    }
+
+    /// Whom alone it concerns; empty means everyone.
+    pub(crate) fn to(&self) -> &[UserId] {
+        match self {
+            Self::Notification { notification, .. } => &notification.to,
+            Self::Event(_) => &[],
+        }
+    }
+
+    /// Its number among a topic's broadcasts.
+    pub(crate) fn broadcast_no(&self) -> Option<u64> {
+        match self {
+            Self::Notification { notification, .. } => notification.broadcast_no,
+            Self::Event(_) => None,
+        }
+    }
 }
 
 /// Joined frames of at most this size, so that a socket that keeps up takes them in few writes and one that does not is
 /// judged by what waits, not by what came at once. One larger frame goes alone.
 const RUN_BYTES_MAX: usize = 64 * 1024;
 
-/// Consecutive frames in one piece of memory, by offset.
+/// Consecutive messages, by offset; joined once for all that take them in the same form.
 #[derive(Debug)]
 pub(crate) struct Run {
+    dispatches: Vec<Dispatch>,
+    bytes: usize,
+    phoenix: OnceCell<Joined>,
+}
+
+/// Frames in one piece of memory, and where each ends.
+#[derive(Debug)]
+struct Joined {
     bytes: Bytes,
-    /// Offset of each frame and where it ends.
-    ends: Vec<(u64, usize)>,
+    ends: Vec<usize>,
 }
 
 impl Run {
-    /// Joins frames in order. A single one is not copied.
-    pub(crate) fn join(frames: &[(u64, Bytes)]) -> Self {
-        if let [(offset, frame)] = frames {
-            return Self { bytes: frame.clone(), ends: vec![(*offset, frame.len())] };
-        }
-        let mut bytes = BytesMut::with_capacity(frames.iter().map(|(_, frame)| frame.len()).sum());
-        let mut ends = Vec::with_capacity(frames.len());
-        for (offset, frame) in frames {
-            bytes.extend_from_slice(frame);
-            ends.push((*offset, bytes.len()));
-        }
-        Self { bytes: bytes.freeze(), ends }
+    pub(crate) fn new(dispatches: Vec<Dispatch>) -> Self {
+        let bytes = dispatches.iter().map(|dispatch| dispatch.frame().len()).sum();
+        Self { dispatches, bytes, phoenix: OnceCell::new() }
     }
 
-    /// Cuts frames into runs of bounded size.
-    pub(crate) fn cut(frames: &[(u64, Bytes)]) -> impl Iterator<Item = Self> {
-        let mut rest = frames;
+    /// Cuts messages into runs of bounded size.
+    pub(crate) fn cut(dispatches: &[Dispatch]) -> impl Iterator<Item = Self> {
+        let mut rest = dispatches;
         std::iter::from_fn(move || {
             let mut bytes = 0;
-            let fits = rest.iter().take_while(|(_, frame)| {
-                bytes += frame.len();
+            let fits = rest.iter().take_while(|dispatch| {
+                bytes += dispatch.frame().len();
                 bytes <= RUN_BYTES_MAX
             });
             let (run, after) = rest.split_at(fits.count().max(1).min(rest.len()));
             rest = after;
-            (!run.is_empty()).then(|| Self::join(run))
+            (!run.is_empty()).then(|| Self::new(run.to_vec()))
         })
     }
 
-    /// The frames above an offset, and how many they are.
+    /// The Phoenix frames above an offset, and how many they are.
     pub(crate) fn after(&self, offset: u64) -> Option<(Bytes, usize)> {
-        let skipped = self.ends.partition_point(|&(o, _)| o <= offset);
-        let frames = self.ends.len() - skipped;
-        match (skipped, frames) {
-            (_, 0) => None,
-            (0, _) => Some((self.bytes.clone(), frames)),
-            _ => Some((self.bytes.slice(self.ends[skipped - 1].1..), frames)),
+        let skipped = self.up_to(offset);
+        let frames = self.dispatches.len() - skipped;
+        if frames == 0 {
+            return None;
         }
+        let Joined { bytes, ends } = self.phoenix.get_or_init(|| Joined::of(&self.dispatches));
+        let begin = if skipped == 0 { 0 } else { ends[skipped - 1] };
+        Some((bytes.slice(begin..), frames))
+    }
+
+    /// How many of its messages are not above an offset.
+    fn up_to(&self, offset: u64) -> usize {
+        self.dispatches.partition_point(|dispatch| dispatch.offset() <= offset)
     }
 
     pub(crate) fn last(&self) -> u64 {
-        self.ends.last().map_or(0, |&(offset, _)| offset)
+        self.dispatches.last().map_or(0, Dispatch::offset)
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes
     }
 
     pub(crate) fn frames(&self) -> usize {
-        self.ends.len()
+        self.dispatches.len()
+    }
+}
+
+impl Joined {
+    /// A single one is not copied.
+    fn of(dispatches: &[Dispatch]) -> Self {
+        if let [one] = dispatches {
+            return Self { bytes: one.frame().clone(), ends: vec![one.frame().len()] };
+        }
+        let mut bytes = BytesMut::with_capacity(dispatches.iter().map(|dispatch| dispatch.frame().len()).sum());
+        let mut ends = Vec::with_capacity(dispatches.len());
+        for dispatch in dispatches {
+            bytes.extend_from_slice(dispatch.frame());
+            ends.push(bytes.len());
+        }
+        Self { bytes: bytes.freeze(), ends }
     }
 }
 
@@ -83,17 +151,17 @@ impl Run {
 mod tests {
     use super::*;
 
-    fn frames(sizes: &[usize]) -> Vec<(u64, Bytes)> {
-        (1..).zip(sizes).map(|(offset, &size)| (offset, Bytes::from(vec![b'x'; size]))).collect()
+    fn dispatch(offset: u64, frame: impl Into<Bytes>) -> Dispatch {
+        Dispatch::Event(EventFrame { offset, frame: frame.into(), object: 0..0 })
+    }
+
+    fn dispatches(sizes: &[usize]) -> Vec<Dispatch> {
+        (1..).zip(sizes).map(|(offset, &size)| dispatch(offset, vec![b'x'; size])).collect()
     }
 
     #[test]
     fn a_run_gives_what_lies_above_an_offset() {
-        let run = Run::join(&[
-            (3, Bytes::from_static(b"aa")),
-            (5, Bytes::from_static(b"b")),
-            (6, Bytes::from_static(b"ccc")),
-        ]);
+        let run = Run::new(vec![dispatch(3, &b"aa"[..]), dispatch(5, &b"b"[..]), dispatch(6, &b"ccc"[..])]);
         let after =
             |offset| run.after(offset).map(|(bytes, frames)| (String::from_utf8(bytes.to_vec()).unwrap(), frames));
         assert_eq!(after(0), Some(("aabccc".into(), 3)));
@@ -107,7 +175,7 @@ mod tests {
     #[test]
     fn runs_are_bounded_and_lose_nothing() {
         let sizes = [10, RUN_BYTES_MAX + 1, 20, RUN_BYTES_MAX - 20, 1, 2];
-        let runs: Vec<_> = Run::cut(&frames(&sizes)).map(|run| (run.last(), run.frames())).collect();
+        let runs: Vec<_> = Run::cut(&dispatches(&sizes)).map(|run| (run.last(), run.frames())).collect();
         assert_eq!(runs, [(1, 1), (2, 1), (4, 2), (6, 2)]);
         assert_eq!(Run::cut(&[]).count(), 0);
     }

@@ -21,7 +21,11 @@ use notifyx_wire::{
 use slab::Slab;
 use tokio::{sync::Notify, task::AbortHandle};
 
-use super::{Outlet, topic::Topic, worker::Worker};
+use super::{
+    Outlet,
+    stream::{Stream, StreamName},
+    worker::Worker,
+};
 
 /// One person whose user channel is open here, through one socket or several.
 pub(crate) struct Watch {
@@ -29,7 +33,7 @@ pub(crate) struct Watch {
     /// Somebody's unread count may have changed: the keeper asks the platform and tells the outlets.
     pub(crate) changed: Notify,
     outlets: RefCell<Slab<Viewer>>,
-    topics: RefCell<HashMap<TopicName, (Rc<Topic>, usize)>>,
+    topics: RefCell<HashMap<TopicName, (Rc<Stream>, usize)>>,
     keeper: Cell<Option<AbortHandle>>,
 }
 
@@ -82,10 +86,10 @@ impl Watch {
 
     /// The store knows of this broadcast: it is told, if it was not.
     pub(crate) fn heard(&self, topic: &TopicName, broadcast_no: u64) {
-        if let Some((topic, slot)) = self.topics.borrow().get(topic)
-            && let Some(watcher) = topic.watchers.borrow_mut().get_mut(*slot)
+        if let Some((stream, slot)) = self.topics.borrow().get(topic)
+            && let Some(watcher) = stream.watchers.borrow_mut().get_mut(*slot)
         {
-            watcher.tell(&mut HeadFrame::new(&topic.name, broadcast_no));
+            watcher.tell(&mut HeadFrame::new(topic, broadcast_no));
         }
     }
 }
@@ -104,8 +108,8 @@ impl Worker {
     }
 
     /// Begins to tell the person of a topic's broadcasts above `broadcast_no`.
-    pub(crate) fn watch_topic(&self, watch: &Rc<Watch>, name: &TopicName, broadcast_no: u64) -> Rc<Topic> {
-        let topic = self.topic(name);
+    pub(crate) fn watch_topic(&self, watch: &Rc<Watch>, name: &TopicName, broadcast_no: u64) -> Rc<Stream> {
+        let topic = self.stream(&StreamName::Topic(name.clone()));
         watch.topics.borrow_mut().entry(name.clone()).or_insert_with(|| {
             let slot = topic.watchers.borrow_mut().insert(Watcher { watch: watch.clone(), newest: broadcast_no });
             (topic.clone(), slot)

@@ -1,4 +1,4 @@
-//! One worker thread's part of the hub: its topics, its people, and the loop that hands them what comes.
+//! One worker thread's part of the hub: its streams, its people, and the loop that hands them what comes.
 //!
 //! All of it lives on one thread: nothing is locked, and nothing awaits between a decision and what it decides.
 
@@ -10,29 +10,26 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use notifyx_model::{Clock, TopicName, UserId};
 use notifyx_wire::rest::auth::Revocation;
 use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
-    Dispatch, Ending, Following, Hub, Listener, Metrics, Outlet, ToWorker, WorkerId, WorkerLine,
-    following::Wish,
-    lock,
+    Audience, Dispatch, Ending, Following, Hub, Listener, Metrics, Outlet, ToWorker, WorkerId, WorkerLine, lock,
     run::Run,
-    topic::{Member, Overflowed, Topic},
+    stream::{Member, Overflowed, Stream, StreamName},
     watch::{HeadFrame, Watch},
 };
 use crate::platform::Peer;
 
-/// Bursts taken from the inbox at once: what waits for a topic goes out in one write per socket.
+/// Bursts taken from the inbox at once: what waits for a stream goes out in one write per socket.
 const TAKEN_AT_ONCE: usize = 64;
 
 /// Sockets served before others on this thread get their turn.
 const SERVED_AT_ONCE: usize = 512;
 
-/// A topic that nobody is in is kept this long, so that a page reload does not make the feed forget it.
+/// A stream that nobody is in is kept this long, so that a page reload does not make the feed forget it.
 const VACANT_KEPT: Duration = Duration::from_secs(10);
 
 /// A revocation is remembered for sockets whose handshake it overtook; longer than a handshake may take.
@@ -49,8 +46,8 @@ pub(crate) struct Worker {
     pub(crate) following: Following,
     pub(crate) metrics: Metrics,
     clock: Clock,
-    topics: RefCell<HashMap<TopicName, Rc<Topic>>>,
-    vacant: RefCell<Vec<Rc<Topic>>>,
+    streams: RefCell<HashMap<StreamName, Rc<Stream>>>,
+    vacant: RefCell<Vec<Rc<Stream>>>,
     sockets: RefCell<Slab<Socket>>,
     people: RefCell<HashMap<UserId, Person>>,
     pub(super) watches: RefCell<HashMap<UserId, Rc<Watch>>>,
@@ -69,7 +66,7 @@ struct Socket {
 struct Person {
     sockets: Vec<usize>,
     /// So that a targeted notification finds its recipients without a look at all members.
-    seats: Vec<(Rc<Topic>, usize)>,
+    seats: Vec<(Rc<Stream>, usize)>,
 }
 
 impl Worker {
@@ -81,7 +78,7 @@ impl Worker {
             following,
             metrics,
             clock,
-            topics: RefCell::default(),
+            streams: RefCell::default(),
             vacant: RefCell::default(),
             sockets: RefCell::default(),
             people: RefCell::default(),
@@ -115,17 +112,16 @@ impl Worker {
         }
     }
 
-    /// Groups by topic, in order within each.
+    /// Groups by stream, in order within each.
     async fn serve(self: &Rc<Self>, taken: &mut Vec<ToWorker>) {
-        let mut topics: Vec<(Rc<Topic>, Vec<Dispatch>)> = Vec::new();
+        let mut streams: Vec<(Rc<Stream>, Vec<Dispatch>)> = Vec::new();
         for message in taken.drain(..) {
             match message {
-                ToWorker::Dispatch(burst) => {
-                    let Some(name) = burst.first().map(|first| &first.notification.topic) else { continue };
-                    if let Some((_, waiting)) = topics.iter_mut().find(|(topic, _)| topic.name == *name) {
+                ToWorker::Dispatch { stream: name, burst } => {
+                    if let Some((_, waiting)) = streams.iter_mut().find(|(stream, _)| stream.name == name) {
                         waiting.extend_from_slice(&burst);
-                    } else if let Some(topic) = self.topics.borrow().get(name) {
-                        topics.push((topic.clone(), burst.to_vec()));
+                    } else if let Some(stream) = self.streams.borrow().get(&name) {
+                        streams.push((stream.clone(), burst.to_vec()));
                     }
                 }
                 ToWorker::Revoked(revocation) => self.revoke(revocation),
@@ -135,40 +131,41 @@ impl Worker {
                 }
             }
         }
-        for (topic, waiting) in topics {
-            self.deliver(&topic, &waiting).await;
+        for (stream, waiting) in streams {
+            self.deliver(&stream, &waiting).await;
         }
     }
 
-    /// Hands a topic's notifications to its members. Broadcasts between two targeted ones go out joined.
-    async fn deliver(&self, topic: &Rc<Topic>, dispatches: &[Dispatch]) {
+    /// Hands a stream's messages to its members. What is for all between two targeted ones goes out joined.
+    async fn deliver(&self, stream: &Rc<Stream>, dispatches: &[Dispatch]) {
         let Some(last) = dispatches.last() else { return };
         // Who enters from now on, in a pause of this very delivery, reads these in the store.
-        topic.delivered_up_to(last.notification.offset);
+        stream.delivered_up_to(last.offset());
         let mut rest = dispatches;
         while let Some(first) = rest.first() {
-            if !first.notification.to.is_empty() {
+            if !first.to().is_empty() {
                 rest = &rest[1..];
-                self.deliver_to_recipients(topic, first);
+                self.deliver_to_recipients(stream, first);
                 continue;
             }
-            let broadcasts = rest.iter().take_while(|d| d.notification.to.is_empty()).count();
-            let (now, after) = rest.split_at(broadcasts);
+            let for_all = rest.iter().take_while(|dispatch| dispatch.to().is_empty()).count();
+            let (now, after) = rest.split_at(for_all);
             rest = after;
-            let frames: Vec<(u64, Bytes)> = now.iter().map(|d| (d.notification.offset, d.frame.clone())).collect();
-            for run in Run::cut(&frames) {
-                self.deliver_to_all(topic, &Rc::new(run)).await;
+            for run in Run::cut(now) {
+                self.deliver_to_all(stream, &Rc::new(run)).await;
             }
-            self.tell_watchers(topic, now).await;
+            if let StreamName::Topic(topic) = &stream.name {
+                self.tell_watchers(stream, topic, now).await;
+            }
         }
     }
 
-    async fn deliver_to_all(&self, topic: &Topic, run: &Rc<Run>) {
+    async fn deliver_to_all(&self, stream: &Stream, run: &Rc<Run>) {
         let mut next = 0;
         loop {
             let mut sent = 0;
             let end = {
-                let mut members = topic.members.borrow_mut();
+                let mut members = stream.members.borrow_mut();
                 let end = members.capacity();
                 for slot in next..end.min(next + SERVED_AT_ONCE) {
                     if let Some(member) = members.get_mut(slot) {
@@ -186,14 +183,14 @@ impl Worker {
         }
     }
 
-    fn deliver_to_recipients(&self, topic: &Rc<Topic>, dispatch: &Dispatch) {
-        let run = Rc::new(Run::join(&[(dispatch.notification.offset, dispatch.frame.clone())]));
+    fn deliver_to_recipients(&self, stream: &Rc<Stream>, dispatch: &Dispatch) {
+        let run = Rc::new(Run::new(vec![dispatch.clone()]));
         let people = self.people.borrow();
-        let mut members = topic.members.borrow_mut();
+        let mut members = stream.members.borrow_mut();
         let mut sent = 0;
-        for user in &dispatch.notification.to {
+        for user in dispatch.to() {
             let seats = people.get(user).map_or(&[][..], |person| &person.seats);
-            for (_, slot) in seats.iter().filter(|(seat, _)| Rc::ptr_eq(seat, topic)) {
+            for (_, slot) in seats.iter().filter(|(seat, _)| Rc::ptr_eq(seat, stream)) {
                 if let Some(member) = members.get_mut(*slot) {
                     sent += member.deliver(&run);
                 }
@@ -203,16 +200,16 @@ impl Worker {
         self.metrics.deliveries.inc_by(sent as u64);
     }
 
-    async fn tell_watchers(&self, topic: &Topic, broadcasts: &[Dispatch]) {
-        if topic.watchers.borrow().is_empty() {
+    async fn tell_watchers(&self, stream: &Stream, topic: &TopicName, broadcasts: &[Dispatch]) {
+        if stream.watchers.borrow().is_empty() {
             return;
         }
-        for broadcast_no in broadcasts.iter().filter_map(|d| d.notification.broadcast_no) {
-            let mut head = HeadFrame::new(&topic.name, broadcast_no);
+        for broadcast_no in broadcasts.iter().filter_map(Dispatch::broadcast_no) {
+            let mut head = HeadFrame::new(topic, broadcast_no);
             let mut next = 0;
             loop {
                 let end = {
-                    let mut watchers = topic.watchers.borrow_mut();
+                    let mut watchers = stream.watchers.borrow_mut();
                     let end = watchers.capacity();
                     for slot in next..end.min(next + SERVED_AT_ONCE) {
                         if let Some(watcher) = watchers.get_mut(slot) {
@@ -236,43 +233,46 @@ impl Worker {
         }
     }
 
-    /// The topic's place on this thread, made if there is none.
-    pub(super) fn topic(&self, name: &TopicName) -> Rc<Topic> {
-        let mut topics = self.topics.borrow_mut();
-        if let Some(topic) = topics.get(name) {
-            return topic.clone();
+    /// The stream's place on this thread, made if there is none.
+    pub(super) fn stream(&self, name: &StreamName) -> Rc<Stream> {
+        let mut streams = self.streams.borrow_mut();
+        if let Some(stream) = streams.get(name) {
+            return stream.clone();
         }
-        let topic = Rc::new(Topic::new(name.clone()));
-        topics.insert(name.clone(), topic.clone());
-        topic
+        let stream = Rc::new(Stream::new(name.clone()));
+        streams.insert(name.clone(), stream.clone());
+        stream
     }
 
-    /// Takes a seat in a topic: from this moment on nothing that comes is lost to it. It is kept until
-    /// [`Seat::go_live`].
-    pub(crate) fn enter(self: &Rc<Self>, name: &TopicName, user: UserId, outlet: Rc<dyn Outlet>) -> Seat {
-        let topic = self.topic(name);
-        let slot = topic.members.borrow_mut().insert(Member::new(outlet));
-        self.people.borrow_mut().entry(user).or_default().seats.push((topic.clone(), slot));
-        let covered = topic.delivered();
-        Seat { worker: self.clone(), topic, slot, user, covered }
+    /// Takes a seat in a stream: from this moment on nothing that comes is lost to it. It is kept until [`Seat::go_live`].
+    /// `user` is whom a targeted message finds there.
+    pub(crate) fn enter(self: &Rc<Self>, name: &StreamName, user: Option<UserId>, audience: Rc<dyn Audience>) -> Seat {
+        let stream = self.stream(name);
+        let slot = stream.members.borrow_mut().insert(Member::new(audience));
+        if let Some(user) = user {
+            self.people.borrow_mut().entry(user).or_default().seats.push((stream.clone(), slot));
+        }
+        let covered = stream.delivered();
+        Seat { worker: self.clone(), stream, slot, user, covered }
     }
 
-    fn leave(&self, topic: &Rc<Topic>, slot: usize, user: UserId) {
-        topic.members.borrow_mut().remove(slot);
-        let mut people = self.people.borrow_mut();
-        if let Some(person) = people.get_mut(&user) {
-            person.seats.retain(|(seat, s)| !(Rc::ptr_eq(seat, topic) && *s == slot));
-            if person.seats.is_empty() && person.sockets.is_empty() {
-                people.remove(&user);
+    fn leave(&self, stream: &Rc<Stream>, slot: usize, user: Option<UserId>) {
+        stream.members.borrow_mut().remove(slot);
+        if let Some(user) = user {
+            let mut people = self.people.borrow_mut();
+            if let Some(person) = people.get_mut(&user) {
+                person.seats.retain(|(seat, s)| !(Rc::ptr_eq(seat, stream) && *s == slot));
+                if person.seats.is_empty() && person.sockets.is_empty() {
+                    people.remove(&user);
+                }
             }
         }
-        drop(people);
-        self.note_vacancy(topic);
+        self.note_vacancy(stream);
     }
 
-    pub(super) fn note_vacancy(&self, topic: &Rc<Topic>) {
-        if topic.is_vacant() && topic.vacant_since.replace(Some(Instant::now())).is_none() {
-            self.vacant.borrow_mut().push(topic.clone());
+    pub(super) fn note_vacancy(&self, stream: &Rc<Stream>) {
+        if stream.is_vacant() && stream.vacant_since.replace(Some(Instant::now())).is_none() {
+            self.vacant.borrow_mut().push(stream.clone());
         }
     }
 
@@ -357,7 +357,7 @@ impl Worker {
         }
     }
 
-    /// Ends what is silent or over, and forgets topics that nobody came back to.
+    /// Ends what is silent or over, and forgets streams that nobody came back to.
     async fn sweep(&self) {
         let (now, time) = (Instant::now(), self.clock.now());
         let mut next = 0;
@@ -390,19 +390,17 @@ impl Worker {
 
     /// Never waits for the feed: the feed may be waiting for this thread's inbox.
     fn forget_vacant(&self, now: Instant) {
-        for topic in self.vacant.take() {
-            if !topic.is_vacant() {
-                topic.vacant_since.set(None);
+        for stream in self.vacant.take() {
+            if !stream.is_vacant() {
+                stream.vacant_since.set(None);
                 continue;
             }
-            let early = topic.vacant_since.get().is_some_and(|since| now.duration_since(since) < VACANT_KEPT);
-            match self.following.try_reserve() {
-                // Nobody can enter between the look above and this wish: both are one step on this thread.
-                Some(permit) if !early => {
-                    self.topics.borrow_mut().remove(&topic.name);
-                    permit.send(Wish::Unfollow { topic: topic.name.clone(), worker: self.id });
-                }
-                Some(_) | None => self.vacant.borrow_mut().push(topic),
+            let early = stream.vacant_since.get().is_some_and(|since| now.duration_since(since) < VACANT_KEPT);
+            // Nobody can enter between the look above and this wish: both are one step on this thread.
+            if !early && self.following.try_unfollow(&stream.name, self.id) {
+                self.streams.borrow_mut().remove(&stream.name);
+            } else {
+                self.vacant.borrow_mut().push(stream);
             }
         }
     }
@@ -426,12 +424,12 @@ impl Drop for Connection {
     }
 }
 
-/// A place in a topic; dropping it leaves the topic.
+/// A place in a stream; dropping it leaves the stream.
 pub(crate) struct Seat {
     worker: Rc<Worker>,
-    topic: Rc<Topic>,
+    stream: Rc<Stream>,
     slot: usize,
-    user: UserId,
+    user: Option<UserId>,
     /// All above this offset comes to the seat; `None` where the feed must be asked.
     covered: Option<u64>,
 }
@@ -443,27 +441,27 @@ impl Seat {
 
     /// What the feed answered: the first offset it delivers from now on. Who enters later need not ask.
     pub(crate) fn feed_begins(&mut self, first: u64) -> u64 {
-        self.topic.delivered_up_to(first.saturating_sub(1));
+        self.stream.delivered_up_to(first.saturating_sub(1));
         *self.covered.insert(first.saturating_sub(1))
     }
 
     /// Sends what came above `after` and turns live, in one step. Where too much came, answers the offset up to which the
     /// store must be read; what comes above that is kept again.
     pub(crate) fn go_live(&mut self, after: u64) -> Result<(), u64> {
-        let mut members = self.topic.members.borrow_mut();
+        let mut members = self.stream.members.borrow_mut();
         let Some(member) = members.get_mut(self.slot) else { return Ok(()) };
         match member.go_live(after) {
             Ok(sent) => {
                 self.worker.metrics.deliveries.inc_by(sent as u64);
                 Ok(())
             }
-            Err(Overflowed) => Err(self.topic.delivered().unwrap_or(after)),
+            Err(Overflowed) => Err(self.stream.delivered().unwrap_or(after)),
         }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.worker.leave(&self.topic, self.slot, self.user);
+        self.worker.leave(&self.stream, self.slot, self.user);
     }
 }

@@ -7,8 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use notifyx_model::{TopicName, UserId};
-use notifyx_wire::phoenix::channel::{NOTIFICATION_PREFIX, USER_PREFIX};
+use notifyx_model::{Category, TopicName, UserId};
+use notifyx_wire::phoenix::channel::{EVENTS_PREFIX, NOTIFICATION_PREFIX, USER_PREFIX};
 
 use super::{fault::Fault, request::Request};
 use crate::{
@@ -26,6 +26,7 @@ pub(super) enum Kind {
         name: TopicName,
         user: Arc<SocketUser>,
     },
+    Events(Category),
     /// The session's own user.
     User(Arc<SocketUser>),
 }
@@ -37,6 +38,12 @@ impl Kind {
         if let Some(name) = topic.strip_prefix(NOTIFICATION_PREFIX) {
             let name = TopicName::parse(name).map_err(Fault::from);
             return Some(user().and_then(|user| Ok(Self::Notification { name: name?, user })));
+        }
+        if let Some(name) = topic.strip_prefix(EVENTS_PREFIX) {
+            return Some(Category::parse(name).map_err(Fault::from).and_then(|category| {
+                peer.may_subscribe(&category)?;
+                Ok(Self::Events(category))
+            }));
         }
         let id: UserId = topic.strip_prefix(USER_PREFIX)?.parse().ok()?;
         Some(user().and_then(|user| if user.id == id { Ok(Self::User(user)) } else { Err(Fault::NotYours(id)) }))
@@ -104,7 +111,7 @@ impl Drop for Share {
 /// Where the hub delivers to the channel; dropping it ends the stream.
 pub(super) enum Place {
     #[expect(dead_code, reason = "held to be dropped")]
-    Topic(Seat),
+    Stream(Seat),
     #[expect(dead_code, reason = "held to be dropped")]
     User(Viewing),
 }

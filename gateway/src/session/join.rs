@@ -1,49 +1,96 @@
-//! Joining `notification:<topic>`: nothing missed, nothing twice, in order, whoever publishes meanwhile.
-//!
-//! First the seat is taken, and all that comes is kept; then persist subscribes and says where the topic stands (`H`); then
-//! the feed says from where on it delivers. Up to the larger of the two the store is read, above it what was kept is sent,
-//! and the seat turns live in one step.
+//! Joining `notification:<topic>` or `events:<category>`: who is let in, what the reply says, and how it goes on. That nothing is missed
+//! and nothing comes twice is the matter of [`listen`].
 
 use std::rc::Rc;
 
 use notifyx_chassis::reply;
-use notifyx_model::{TopicName, UserId};
+use notifyx_model::{Category, TopicName};
 use notifyx_wire::{
     phoenix::{
         Status,
-        channel::{JoinParams, Joined},
+        channel::{EventsJoined, JoinParams, Joined},
         text,
     },
-    rest::{Problem, persist::Topic},
+    rest::Problem,
 };
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    CALL_DEADLINE, Session,
-    catch_up::{CatchUp, Page},
-    channel::{Channel, Place, Stage},
-    fault::Fault,
+    Session,
+    channel::{Channel, Kind, Place, Stage},
 };
-use crate::{hub::Seat, platform::SocketUser};
+use crate::{
+    desk::{CALL_DEADLINE, Unanswered},
+    feed::{Source, Topics},
+    hub::{self, Audience},
+    listen::{self, Listening, Standing},
+    platform::SocketUser,
+};
 
-/// A client that missed more reads its inbox instead.
-pub(super) const MISSED_MAX: u64 = 1_000;
-
-/// Joins, answers, and brings the client up to date.
-pub(super) async fn join(
+/// Joins a topic, which subscribes the user to it.
+pub(super) async fn topic(
     session: &Rc<Session>,
     channel: &Rc<Channel>,
     (name, user): (&TopicName, &SocketUser),
     params: JoinParams,
     reference: Option<&str>,
 ) {
-    let prepared = tokio::time::timeout(CALL_DEADLINE, prepare(session, name, user.id, params)).await;
-    let prepared = prepared.unwrap_or_else(|_| Err(Fault::Late(CALL_DEADLINE).into()));
+    let (desk, user) = (&session.desk, user.id);
+    let prepare = async {
+        let entered = listen::enter::<Topics>(desk, name, Some(user), audience(session)).await?;
+        let topic = {
+            let name = name.clone();
+            desk.call(|platform| async move { platform.join(&name, user).await }).await?
+        };
+        let standing = Standing { id: topic.id, head: topic.offset, trimmed: topic.trimmed };
+        let listening = entered.begin(desk, standing, params.last_offset).await?;
+        let joined = Joined {
+            from_join: true,
+            can_broadcast: topic.creator_id == user,
+            topic_id: topic.id,
+            offset: listening.head,
+            recovered: listening.recovered,
+        };
+        Ok((listening, joined))
+    };
+    join(session, channel, reference, prepare).await;
+}
+
+/// Joins a category of events.
+pub(super) async fn category(
+    session: &Rc<Session>,
+    channel: &Rc<Channel>,
+    name: &Category,
+    params: JoinParams,
+    reference: Option<&str>,
+) {
+    let prepare = async {
+        let listening = listen::category(&session.desk, name, params.last_offset, audience(session)).await?;
+        let joined = EventsJoined { offset: listening.head, recovered: listening.recovered };
+        Ok((listening, joined))
+    };
+    join(session, channel, reference, prepare).await;
+}
+
+fn audience(session: &Session) -> Rc<dyn Audience> {
+    Rc::new(hub::Joined(session.outlet.clone()))
+}
+
+/// Answers, and brings the client up to date.
+async fn join<S: Source>(
+    session: &Rc<Session>,
+    channel: &Rc<Channel>,
+    reference: Option<&str>,
+    prepare: impl Future<Output = Result<(Listening<S>, impl Serialize), Problem>>,
+) {
+    let prepared = tokio::time::timeout(CALL_DEADLINE, prepare).await;
+    let prepared = prepared.unwrap_or_else(|_| Err(Unanswered::Late.into()));
     if channel.has_ended() {
         return;
     }
     let joins = &session.desk.worker.metrics.joins;
-    let Prepared { seat, joined, catch_up, first } = match prepared {
+    let (listening, joined) = match prepared {
         Ok(prepared) => prepared,
         Err(problem) => {
             joins.with_label_values(&["failed"]).inc();
@@ -54,12 +101,16 @@ pub(super) async fn join(
     session.answer(channel, reference, Status::Ok, &joined);
     channel.stage.set(Stage::CatchingUp);
     session.close_replaced(channel);
-    session.desk.worker.hub.unread_changed(user.id);
-    match catch_up.run(session, channel, seat, first).await {
-        Ok(seat) if !channel.has_ended() => channel.settle(Place::Topic(seat)),
+    if let Kind::Notification { user, .. } = &channel.kind {
+        // It subscribed.
+        session.desk.worker.hub.unread_changed(user.id);
+    }
+    match listening.run(&session.desk, || channel.has_ended()).await {
+        Ok(seat) if !channel.has_ended() => channel.settle(Place::Stream(seat)),
         Ok(_) => {}
         Err(problem) => {
-            tracing::warn!(topic = %name, "a client could not be brought up to date on topic `{name}`: {}", problem.detail);
+            let topic = &channel.topic;
+            tracing::warn!(%topic, "a client could not be brought up to date on `{topic}`: {}", problem.detail);
             // It rejoins with the offset it has.
             if !channel.has_ended() {
                 session.remove(channel);
@@ -80,53 +131,4 @@ pub(super) fn fail(session: &Session, channel: &Rc<Channel>, reference: Option<&
         session.answer(channel, waiting.reference.as_deref(), Status::Error, &response);
     }
     channel.end();
-}
-
-struct Prepared {
-    seat: Seat,
-    joined: Joined,
-    catch_up: CatchUp,
-    first: Page,
-}
-
-async fn prepare(session: &Session, name: &TopicName, user: UserId, params: JoinParams) -> Result<Prepared, Problem> {
-    let desk = &session.desk;
-    let following = &desk.worker.following;
-    let mut seat = desk.worker.enter(name, user, session.outlet.clone());
-    if seat.covered().is_none() {
-        following.follow(name, desk.worker.id).await.map_err(Fault::from)?;
-    }
-    let topic = {
-        let name = name.clone();
-        desk.call(|platform| async move { platform.join(&name, user).await }).await?
-    };
-    let covered = match seat.covered() {
-        Some(covered) => covered,
-        None => seat.feed_begins(following.start(name, topic.id, topic.offset).await.map_err(Fault::from)?),
-    };
-    let mut recovered = is_recoverable(params, &topic);
-    let after = if recovered { params.last_offset.unwrap_or(topic.offset) } else { topic.offset };
-    let mut catch_up = CatchUp { topic_id: topic.id, user, position: after, up_to: covered.max(topic.offset) };
-    let mut first = catch_up.read(desk).await?;
-    if recovered && first.trimmed > after {
-        // History was trimmed between the two reads.
-        recovered = false;
-        catch_up.position = catch_up.position.max(topic.offset);
-        first.skip(topic.offset);
-    }
-    let joined = Joined {
-        from_join: true,
-        can_broadcast: topic.creator_id == user,
-        topic_id: topic.id,
-        offset: topic.offset,
-        recovered,
-    };
-    Ok(Prepared { seat, joined, catch_up, first })
-}
-
-/// Whether all that came after `last_offset` can be delivered.
-fn is_recoverable(params: JoinParams, topic: &Topic) -> bool {
-    params
-        .last_offset
-        .is_some_and(|last| last <= topic.offset && last >= topic.trimmed && topic.offset - last <= MISSED_MAX)
 }

@@ -4,7 +4,6 @@
 //! keep their order; channels do not wait for each other. Every call to the platform runs on the shared runtime, and what
 //! comes back is sent from here.
 
-mod catch_up;
 mod channel;
 mod fault;
 mod join;
@@ -15,7 +14,6 @@ use std::{
     cell::RefCell,
     rc::{Rc, Weak},
     sync::Arc,
-    time::Duration,
 };
 
 use notifyx_chassis::reply;
@@ -27,16 +25,15 @@ use notifyx_wire::{
         text,
     },
     rest::Problem,
-    trace::TraceContext,
     websocket,
 };
 use serde::Serialize;
 use serde_json::json;
-use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
-    hub::{Connection, Ending, Listener, Outlet, Worker},
-    platform::{NewPublish, Peer, Platform, SocketUser},
+    desk::Desk,
+    hub::{Connection, Ending, Listener, Outlet},
+    platform::{NewPublish, Peer, SocketUser},
 };
 use channel::{Channel, Kind, Load, Share, Stage, Waiting};
 use fault::Fault;
@@ -55,42 +52,6 @@ const WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// What a refused frame says of itself is said back up to this length, so that a client finds the join or push it belongs
 /// to; a mistyped topic is not longer, and an answer is not to be as large as the largest message.
 const ECHO_BYTES_MAX: usize = 4096;
-
-/// A call to the platform. Below the client's own patience of 10 s, so that it hears a reason.
-const CALL_DEADLINE: Duration = Duration::from_secs(9);
-
-/// Reads of unread counts that one worker thread has on their way: a notification to 1,000 people asks for 1,000.
-const UNREAD_READS_MAX: usize = 16;
-
-/// What all sessions of a worker thread work with.
-pub(crate) struct Desk {
-    pub(crate) worker: Rc<Worker>,
-    platform: Arc<dyn Platform>,
-    runtime: Handle,
-    unread_reads: Semaphore,
-}
-
-impl Desk {
-    pub(crate) fn new(worker: Rc<Worker>, platform: Arc<dyn Platform>, runtime: Handle) -> Rc<Self> {
-        Rc::new(Self { worker, platform, runtime, unread_reads: Semaphore::new(UNREAD_READS_MAX) })
-    }
-
-    /// Calls the platform on the shared runtime, in the caller's trace or in one of its own. A call that is late goes on there: what it does is
-    /// not undone by our not waiting.
-    pub(crate) async fn call<T, F>(&self, call: impl FnOnce(Arc<dyn Platform>) -> F) -> Result<T, Problem>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Problem>> + Send + 'static,
-    {
-        let trace = TraceContext::current().map_or_else(TraceContext::begin, TraceContext::child);
-        let work = trace.scope(call(self.platform.clone()));
-        match tokio::time::timeout(CALL_DEADLINE, self.runtime.spawn(work)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(broken)) => Err(Fault::Broken(broken).into()),
-            Err(_) => Err(Fault::Late(CALL_DEADLINE).into()),
-        }
-    }
-}
 
 /// One client.
 pub(crate) struct Session {
@@ -270,7 +231,10 @@ impl Session {
         self.desk.worker.metrics.requests.with_label_values(&[request.event()]).inc();
         let done = match (request, &channel.kind) {
             (Request::Join(params), Kind::Notification { name, user }) => {
-                return join::join(self, channel, (name, user), params, reference).await;
+                return join::topic(self, channel, (name, user), params, reference).await;
+            }
+            (Request::Join(params), Kind::Events(name)) => {
+                return join::category(self, channel, name, params, reference).await;
             }
             (Request::Join(_), Kind::User(user)) => return user::join(self, channel, user, reference).await,
             (Request::Leave, _) => {
@@ -310,7 +274,11 @@ impl Session {
                 self.desk.worker.hub.unread_changed(user);
                 gone.map(|()| self.unsubscribe(channel, reference))
             }
-            (Request::Publish(_) | Request::OwnNotifications | Request::Unsubscribe, Kind::User(_)) => {
+            (
+                Request::Publish(_) | Request::OwnNotifications | Request::Unsubscribe,
+                Kind::User(_) | Kind::Events(_),
+            )
+            | (Request::Seen(_), Kind::Events(_)) => {
                 unreachable!("such a request is refused when it is parsed")
             }
         };

@@ -28,11 +28,13 @@ pub(super) enum Request {
 impl Request {
     pub(super) fn parse(kind: &Kind, topic: &str, event: &str, payload: Payload<'_>) -> Result<Self, Fault> {
         match (event, kind) {
-            (JOIN, Kind::Notification { .. }) => read(JOIN, payload).map(Self::Join),
+            (JOIN, Kind::Notification { .. } | Kind::Events(_)) => read(JOIN, payload).map(Self::Join),
             // A user's channel takes no params.
             (JOIN, Kind::User(_)) => Ok(Self::Join(JoinParams::default())),
             (LEAVE, _) => Ok(Self::Leave),
-            (SEEN, _) => read::<Seen>(SEEN, payload).map(|seen| Self::Seen(seen.id)),
+            (SEEN, Kind::Notification { .. } | Kind::User(_)) => {
+                read::<Seen>(SEEN, payload).map(|seen| Self::Seen(seen.id))
+            }
             (NEW_NOTIFICATION, Kind::Notification { .. }) => read(NEW_NOTIFICATION, payload).map(Self::Publish),
             (OWN_NOTIFICATIONS, Kind::Notification { .. }) => {
                 read::<IgnoredAny>(OWN_NOTIFICATIONS, payload).map(|_| Self::OwnNotifications)

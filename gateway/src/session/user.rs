@@ -18,12 +18,15 @@ use notifyx_wire::{
 };
 
 use super::{
-    CALL_DEADLINE, Desk, Session,
+    Session,
     channel::{Channel, Place},
-    fault::Fault,
     join,
 };
-use crate::{hub::Watch, platform::SocketUser};
+use crate::{
+    desk::{CALL_DEADLINE, Desk, Unanswered},
+    hub::Watch,
+    platform::SocketUser,
+};
 
 /// Changes that come together are told once.
 const COALESCED: Duration = Duration::from_millis(100);
@@ -47,7 +50,7 @@ pub(super) async fn join(
         viewing.watch.kept_by(keeper.abort_handle());
     }
     let read = tokio::time::timeout(CALL_DEADLINE, refresh(desk, &viewing.watch, user)).await;
-    let read = read.unwrap_or_else(|_| Err(Fault::Late(CALL_DEADLINE).into()));
+    let read = read.unwrap_or_else(|_| Err(Unanswered::Late.into()));
     if channel.has_ended() {
         return;
     }
@@ -94,7 +97,7 @@ async fn keep(desk: Rc<Desk>, watch: Rc<Watch>, user: Arc<SocketUser>) {
 
 /// Reads what is unread, and watches exactly the topics it names.
 async fn refresh(desk: &Desk, watch: &Rc<Watch>, user: &Arc<SocketUser>) -> Result<Unread, Problem> {
-    let permit = desk.unread_reads.acquire().await.map_err(|_| Fault::Stopping)?;
+    let permit = desk.unread_reads.acquire().await.map_err(|_| Unanswered::Stopping)?;
     let unread = {
         let user = user.clone();
         desk.call(|platform| async move { platform.unread(&user).await }).await?
@@ -118,13 +121,13 @@ async fn begin(desk: &Desk, watch: &Rc<Watch>, fresh: &[&UnreadInTopic]) -> Resu
     for UnreadInTopic { topic, broadcast_no, .. } in fresh {
         let place = worker.watch_topic(watch, topic, *broadcast_no);
         if place.delivered().is_none() {
-            worker.following.follow(topic, worker.id).await.map_err(Fault::from)?;
+            worker.following.topics.follow(topic, worker.id).await.map_err(Unanswered::from)?;
         }
     }
     for chunk in fresh.chunks(HEADS_MAX) {
         let names: Vec<TopicName> = chunk.iter().map(|t| t.topic.clone()).collect();
         for head in desk.call(|platform| async move { platform.heads(names).await }).await? {
-            worker.following.begin(&head.topic, head.topic_id, head.offset).await.map_err(Fault::from)?;
+            worker.following.topics.begin(&head.topic, head.topic_id, head.offset).await.map_err(Unanswered::from)?;
             watch.heard(&head.topic, head.broadcast_no);
         }
     }

@@ -1,4 +1,4 @@
-//! What travels inside the frames of Notifyx' channels: `notification:<topic>` and `user:<id>`.
+//! What travels inside the frames of Notifyx' channels: `notification:<topic>`, `events:<category>` and `user:<id>`.
 
 use notifyx_model::{
     Email, EventId, GivenTime, Message, Notification, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId,
@@ -9,10 +9,13 @@ use crate::rest::persist::{InboxItem, SeenStatus};
 
 /// `notification:<topic>`: live notifications of a topic.
 pub const NOTIFICATION_PREFIX: &str = "notification:";
+/// `events:<category>`: events as they fire.
+pub const EVENTS_PREFIX: &str = "events:";
 /// `user:<id>`: what a person has not seen, over all topics.
 pub const USER_PREFIX: &str = "user:";
 
 pub const NEW_NOTIFICATION: &str = "new_notification";
+pub const EVENT: &str = "event";
 pub const OWN_NOTIFICATIONS: &str = "own_notifications_for_topic";
 pub const SEEN: &str = "seen";
 pub const UNSUBSCRIBE: &str = "unsubscribe";
@@ -21,7 +24,7 @@ pub const GENERATE_AVATAR: &str = "generate_avatar";
 pub const UNREAD: &str = "unread";
 pub const HEAD: &str = "head";
 
-/// Params of a join of `notification:<topic>`. Others are ignored: clients send what their socket is configured with.
+/// Params of a join of `notification:<topic>` and of `events:<category>`. Others are ignored: clients send what their socket is configured with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinParams {
     /// The last offset the client has: what came after it is delivered first.
@@ -42,6 +45,16 @@ pub struct Joined {
     /// `last_offset` was given, and all that came after it follows this reply. False where nothing was asked for, more
     /// than 1,000 were missed, history was trimmed, or `last_offset` is not an offset of this topic: then what follows
     /// begins after `offset`, and the inbox has the rest.
+    pub recovered: bool,
+}
+
+/// The reply to a join of `events:<category>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsJoined {
+    /// Every event above comes.
+    pub offset: u64,
+    /// And every event above `last_offset`, before the others. False where nothing was asked for, more than 1,000 were missed,
+    /// the retention dropped some, or `last_offset` is not an offset of this category.
     pub recovered: bool,
 }
 

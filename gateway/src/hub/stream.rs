@@ -1,19 +1,41 @@
-//! The members of one topic on one worker thread.
+//! A stream: what it is called, and its members on one worker thread.
 
-use std::{cell::Cell, cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+};
 
-use notifyx_model::TopicName;
+use notifyx_model::{Category, TopicName};
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::{outlet::Outlet, run::Run, watch::Watcher};
+use super::{outlet::Audience, run::Run, watch::Watcher};
+
+/// What a stream is called. A topic and a category of one name are two streams.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum StreamName {
+    /// Notifications, of which persist has the log.
+    Topic(TopicName),
+    /// Events, of which the events service has the log.
+    Category(Category),
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(name) => write!(f, "topic `{name}`"),
+            Self::Category(name) => write!(f, "category `{name}`"),
+        }
+    }
+}
 
 /// What is kept for a member that is still reading what it missed. Beyond it the member reads on in the store.
 const BACKLOG_BYTES_MAX: usize = 128 * 1024;
 const BACKLOG_FRAMES_MAX: usize = 512;
 
-pub(crate) struct Topic {
-    pub(crate) name: TopicName,
+pub(crate) struct Stream {
+    pub(crate) name: StreamName,
     pub(super) members: RefCell<Slab<Member>>,
     pub(super) watchers: RefCell<Slab<Watcher>>,
     /// The last offset handed to the members; who enters now gets all above it. `None` until the feed has said.
@@ -22,8 +44,8 @@ pub(crate) struct Topic {
     pub(super) vacant_since: Cell<Option<Instant>>,
 }
 
-impl Topic {
-    pub(super) fn new(name: TopicName) -> Self {
+impl Stream {
+    pub(super) fn new(name: StreamName) -> Self {
         Self {
             name,
             members: RefCell::default(),
@@ -47,7 +69,7 @@ impl Topic {
 }
 
 pub(super) struct Member {
-    outlet: Rc<dyn Outlet>,
+    audience: Rc<dyn Audience>,
     stage: Stage,
 }
 
@@ -71,20 +93,14 @@ struct Backlog {
 pub(crate) struct Overflowed;
 
 impl Member {
-    pub(super) fn new(outlet: Rc<dyn Outlet>) -> Self {
-        Self { outlet, stage: Stage::Catching(Box::default()) }
+    pub(super) fn new(audience: Rc<dyn Audience>) -> Self {
+        Self { audience, stage: Stage::Catching(Box::default()) }
     }
 
-    /// Answers how many frames were sent.
+    /// Answers how many messages were sent.
     pub(super) fn deliver(&mut self, run: &Rc<Run>) -> usize {
         match &mut self.stage {
-            Stage::Live { after } => match run.after(*after) {
-                Some((bytes, frames)) => {
-                    self.outlet.send(&bytes, frames);
-                    frames
-                }
-                None => 0,
-            },
+            Stage::Live { after } => self.audience.deliver(run, *after),
             Stage::Catching(backlog) => {
                 backlog.keep(run);
                 0
@@ -101,11 +117,7 @@ impl Member {
             return Err(Overflowed);
         }
         let last = backlog.runs.last().map_or(after, |run| run.last().max(after));
-        let mut sent = 0;
-        for (bytes, frames) in backlog.runs.iter().filter_map(|run| run.after(after)) {
-            self.outlet.send(&bytes, frames);
-            sent += frames;
-        }
+        let sent = backlog.runs.iter().map(|run| self.audience.deliver(run, after)).sum();
         self.stage = Stage::Live { after: last };
         Ok(sent)
     }

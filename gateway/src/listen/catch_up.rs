@@ -1,0 +1,134 @@
+//! Bringing one listener up to date from the store, at the pace of its client.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use notifyx_chassis::reply;
+use notifyx_model::{Fault, Kind, UserId};
+use notifyx_wire::rest::Problem;
+
+use crate::{
+    desk::Desk,
+    feed::{Item, Source},
+    hub::{Audience, Dispatch, Ending, Run, Seat},
+};
+
+/// Messages per read: 6 MB of the largest notifications.
+const READ_MAX: u32 = 100;
+
+/// More is not sent while this much waits, so that a client that reads at all is not taken for one that does not.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A client that does not take what waits in this time does not read.
+const TAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Rounds of reading on after too much came meanwhile. Who is not up to date then reads slower than is published.
+const ROUNDS_MAX: usize = 64;
+
+/// The store has less than it said.
+#[derive(Debug, thiserror::Error)]
+#[error("the log ends at {reached}, before {expected}")]
+struct LogTooShort {
+    reached: u64,
+    expected: u64,
+}
+
+impl Fault for LogTooShort {
+    fn kind(&self) -> Kind {
+        Kind::Internal
+    }
+
+    fn code(&self) -> &'static str {
+        "internal"
+    }
+}
+
+/// What a listener lacks: all after `position`, up to and including `up_to`.
+pub(super) struct CatchUp<S: Source> {
+    pub(super) name: S::Name,
+    pub(super) id: S::Id,
+    pub(super) user: Option<UserId>,
+    pub(super) audience: Rc<dyn Audience>,
+    pub(super) position: u64,
+    pub(super) up_to: u64,
+}
+
+/// What one read brought, encoded, for this listener only.
+#[derive(Default)]
+pub(super) struct Missed {
+    dispatches: Vec<Dispatch>,
+    pub(super) trimmed: u64,
+}
+
+impl Missed {
+    /// Leaves out what is not after `offset`.
+    pub(super) fn skip(&mut self, offset: u64) {
+        self.dispatches.retain(|dispatch| dispatch.offset() > offset);
+    }
+}
+
+impl<S: Source> CatchUp<S> {
+    /// Reads the next page and moves on behind it. Nothing lacking, nothing read.
+    pub(super) async fn read(&mut self, desk: &Desk) -> Result<Missed, Problem> {
+        if self.position >= self.up_to {
+            return Ok(Missed::default());
+        }
+        let (name, id, after) = (self.name.clone(), self.id, self.position);
+        let page = desk.call(|platform| S::read(platform, name, id, after, READ_MAX)).await?;
+        let reached = page.items.last().map_or(page.trimmed, Item::offset);
+        if reached <= after {
+            return Err(reply::problem(&LogTooShort { reached, expected: self.up_to }));
+        }
+        self.position = reached.min(self.up_to);
+        let mine = |item: &S::Item| item.offset() <= self.up_to && S::is_for(item, self.user);
+        let encode = |item: S::Item| S::encode(&self.name, Arc::new(item));
+        let dispatches = page.items.into_iter().filter(mine).map(encode).collect();
+        Ok(Missed { dispatches, trimmed: page.trimmed })
+    }
+
+    /// Sends what is lacking, page after page, and turns the seat live.
+    pub(super) async fn run(
+        mut self,
+        desk: &Desk,
+        is_over: impl Fn() -> bool,
+        mut seat: Seat,
+        first: Missed,
+    ) -> Result<Seat, Problem> {
+        let mut page = first;
+        for _ in 0..ROUNDS_MAX {
+            loop {
+                if !self.send(desk, &is_over, &page).await {
+                    return Ok(seat);
+                }
+                if self.position >= self.up_to {
+                    break;
+                }
+                page = self.read(desk).await?;
+            }
+            match seat.go_live(self.up_to) {
+                Ok(()) => return Ok(seat),
+                Err(delivered) => self.up_to = self.up_to.max(delivered),
+            }
+            page = self.read(desk).await?;
+        }
+        self.audience.outlet().end(Ending::Slow);
+        Ok(seat)
+    }
+
+    /// False where there is nobody to send to any more.
+    async fn send(&self, desk: &Desk, is_over: &impl Fn() -> bool, page: &Missed) -> bool {
+        let outlet = self.audience.outlet();
+        for run in Run::cut(&page.dispatches) {
+            if outlet.queued_bytes() > AHEAD_BYTES_MAX
+                && tokio::time::timeout(TAKE_DEADLINE, outlet.drained()).await.is_err()
+            {
+                outlet.end(Ending::Slow);
+            }
+            if is_over() || !outlet.is_open() {
+                return false;
+            }
+            let sent = self.audience.deliver(&run, 0);
+            desk.worker.metrics.deliveries.inc_by(sent as u64);
+        }
+        true
+    }
+}

@@ -1,0 +1,123 @@
+//! The stream to one instance: opened, read, and opened again when it breaks.
+
+use std::{sync::Arc, time::Duration};
+
+use notifyx_chassis::grpc::MESSAGE_BYTES_MAX;
+use notifyx_mesh::{CallError, Mesh, Peer, Rpc};
+use notifyx_model::Category;
+use notifyx_wire::grpc::events::{self as wire, events_client::EventsClient, watch_reply::News};
+use prometheus::IntGauge;
+use tokio::{sync::mpsc, time::Instant};
+use tonic::Streaming;
+
+use super::{Metrics, followed::Followed};
+use crate::{
+    backends::EVENTS,
+    feed::{Categories, Hint},
+};
+
+/// Before a stream is opened again: less than a glance, so that a restart is not felt; and at most so long that a service that is away is
+/// not run over by its gateways.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+pub(super) struct Stream {
+    pub(super) mesh: Mesh,
+    pub(super) followed: Arc<Followed>,
+    pub(super) hints: mpsc::Sender<Hint<Categories>>,
+    pub(super) metrics: Metrics,
+}
+
+/// An open stream, counted.
+struct Open(IntGauge);
+
+impl Open {
+    fn counted(streams: &IntGauge) -> Self {
+        streams.inc();
+        Self(streams.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Stream {
+    /// Until the task is aborted, or the feed has stopped.
+    pub(super) async fn keep_open(self, peer: Peer) {
+        let address = &peer.address;
+        let mut pause = PAUSE_MIN;
+        let mut told = false;
+        while !self.hints.is_closed() {
+            let began = Instant::now();
+            let why = match self.open(&peer).await {
+                Ok(replies) => {
+                    let open = Open::counted(&self.metrics.streams);
+                    tracing::info!(%address, "what fires at {address} is watched");
+                    told = false;
+                    let Some(why) = self.read(replies).await else { return };
+                    drop(open);
+                    why
+                }
+                Err(error) => error,
+            };
+            self.metrics.breaks.inc();
+            if told {
+                tracing::debug!(%address, "{address} cannot be watched yet: {why}");
+            } else {
+                told = true;
+                tracing::warn!(%address, "what fires at {address} is not watched now and may come a second late: {why}");
+            }
+            if began.elapsed() > PAUSE_MAX {
+                // It held for a while: no sign of lasting trouble.
+                pause = PAUSE_MIN;
+            }
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn open(&self, peer: &Peer) -> Result<Streaming<wire::WatchReply>, CallError> {
+        let watch = |line| {
+            let requests = self.followed.changes().requests();
+            async move { EventsClient::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX).watch(requests).await }
+        };
+        self.mesh.rpc_at(EVENTS, peer.instance, Rpc::new(), watch).await
+    }
+
+    /// Why it ended; `None`: nobody wants hints any more.
+    async fn read(&self, mut replies: Streaming<wire::WatchReply>) -> Option<CallError> {
+        loop {
+            let reply = match replies.message().await {
+                Ok(Some(reply)) => reply,
+                Ok(None) => return Some(CallError::Cut { service: EVENTS, why: "it ended".to_owned() }),
+                Err(status) => return Some(CallError::of_stream(EVENTS, &status)),
+            };
+            for hint in hints(reply) {
+                self.hints.send(hint).await.ok()?;
+            }
+        }
+    }
+}
+
+/// What a reply tells the feed. A name that cannot be one is not one that was asked for.
+fn hints(reply: wire::WatchReply) -> Vec<Hint<Categories>> {
+    let head = |head: wire::Head| Some(Hint::Head(Category::parse(&head.category).ok()?, head.offset));
+    match reply.news {
+        Some(News::Appended(wire::Appended { category, events })) => {
+            let items = |category| Hint::Items(category, events.into_iter().map(Arc::new).collect());
+            Category::parse(&category).map(items).into_iter().collect()
+        }
+        Some(News::Followed(wire::Followed { head: at, .. })) => at.and_then(head).into_iter().collect(),
+        Some(News::Heads(wire::HeadsReply { heads })) => heads.into_iter().filter_map(head).collect(),
+        Some(News::NotFollowed(wire::NotFollowed { category, problem })) => {
+            let why = problem.map(|problem| problem.detail).unwrap_or_default();
+            tracing::warn!(%category, "category `{category}` is not watched, its events may come a second late: {why}");
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
