@@ -246,20 +246,16 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
 
     /// True where one of them may be in line now.
     fn take_items(&mut self, name: &S::Name, items: Vec<Arc<S::Item>>) -> bool {
-        let mut followed = self.streams.get_mut(name);
-        let mut any = false;
-        for item in items {
-            let outcome = match followed.as_mut().map(|followed| followed.order.take(item)) {
-                None => "unfollowed",
-                Some(Arrival::Double) => "double",
-                Some(Arrival::Kept) => {
-                    any = true;
-                    "taken"
-                }
-            };
-            self.metrics.hint(outcome);
-        }
-        any
+        let hints = &self.metrics.hints;
+        let Some(followed) = self.streams.get_mut(name) else {
+            hints.unfollowed.inc_by(items.len() as u64);
+            return false;
+        };
+        let count = items.len();
+        let taken = items.into_iter().map(|item| followed.order.take(item)).filter(|a| *a == Arrival::Kept).count();
+        hints.taken.inc_by(taken as u64);
+        hints.double.inc_by((count - taken) as u64);
+        taken > 0
     }
 
     /// Somebody says the stream has come this far: what is lacking is read after `wait`.

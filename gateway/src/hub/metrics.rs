@@ -22,16 +22,17 @@ pub(crate) struct Metrics {
 #[derive(Clone, Debug)]
 pub(crate) struct FeedMetrics {
     pub(crate) followed: IntGauge,
-    hints: IntCounterVec,
-    kind: &'static str,
+    pub(crate) hints: HintMetrics,
     pub(crate) gaps_filled: IntCounter,
     pub(crate) failures: IntCounter,
 }
 
-impl FeedMetrics {
-    pub(crate) fn hint(&self, outcome: &str) {
-        self.hints.with_label_values(&[self.kind, outcome]).inc();
-    }
+/// Messages that hints told of, by what the feed did with them.
+#[derive(Clone, Debug)]
+pub(crate) struct HintMetrics {
+    pub(crate) taken: IntCounter,
+    pub(crate) double: IntCounter,
+    pub(crate) unfollowed: IntCounter,
 }
 
 impl Metrics {
@@ -60,8 +61,11 @@ impl Metrics {
         let failures = counters("feed_failures_total", "Reads of the store that failed and are tried again.", "stream");
         let feed = |kind: &'static str, followed: IntGauge| FeedMetrics {
             followed,
-            hints: hints.clone(),
-            kind,
+            hints: HintMetrics {
+                taken: hints.with_label_values(&[kind, "taken"]),
+                double: hints.with_label_values(&[kind, "double"]),
+                unfollowed: hints.with_label_values(&[kind, "unfollowed"]),
+            },
             gaps_filled: gaps.with_label_values(&[kind]),
             failures: failures.with_label_values(&[kind]),
         };

@@ -824,6 +824,26 @@ async fn what_is_no_category_or_the_platforms_own_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_joins_the_categories_that_its_scopes_cover_and_nobody_in_particular_joins_any() {
+    Node::run(async |node| {
+        let (owner, token_hash) = (node.user(), TokenHash([7; 32]));
+        let key = SocketKey { owner, token_hash, scopes: subscribe("orders.*"), expires_at: None };
+        let (key, nobody) = (node.client_as(Peer::Key(key)), node.client_as(Peer::Anonymous));
+        for client in [&key, &nobody] {
+            listening(client, "orders.new", json!({})).await;
+        }
+        key.send(&json!(["2", "2", "events:payments", "phx_join", {}]));
+        assert_eq!(key.next().await[4]["response"]["reason"], "out_of_scope");
+        listening(&nobody, "payments", json!({})).await;
+        node.platform.fire("orders.new", "1");
+        for client in [&key, &nobody] {
+            assert_eq!(client.offsets_of("event", 1).await, [1]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_a_category_ends_its_events_and_rejoining_brings_what_was_missed() {
     Node::run(async |node| {
         let client = node.client();
