@@ -26,6 +26,19 @@ pub fn text(payload: &str) -> Bytes {
     frame(TEXT, payload.as_bytes())
 }
 
+/// Appends a complete text frame whose payload is in parts: for what is shared but for its end.
+pub fn put_text(frames: &mut BytesMut, parts: &[&[u8]]) {
+    put_header(frames, TEXT, parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        frames.put_slice(part);
+    }
+}
+
+/// Asks whether the client is there: its system answers, whatever the program does.
+pub fn ping() -> Bytes {
+    frame(PING, b"")
+}
+
 pub fn pong(payload: &[u8]) -> Bytes {
     frame(PONG, payload)
 }
@@ -42,8 +55,14 @@ pub fn close(code: Option<u16>, reason: &str) -> Bytes {
 
 fn frame(opcode: u8, payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(10 + payload.len());
+    put_header(&mut frame, opcode, payload.len());
+    frame.put_slice(payload);
+    frame.freeze()
+}
+
+fn put_header(frame: &mut BytesMut, opcode: u8, length: usize) {
     frame.put_u8(FIN | opcode);
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+    match (u8::try_from(length), u16::try_from(length)) {
         (Ok(length @ ..=125), _) => frame.put_u8(length),
         (_, Ok(length)) => {
             frame.put_u8(126);
@@ -51,11 +70,9 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
         }
         _ => {
             frame.put_u8(127);
-            frame.put_u64(payload.len() as u64);
+            frame.put_u64(length as u64);
         }
     }
-    frame.put_slice(payload);
-    frame.freeze()
 }
 
 /// How a client broke RFC 6455. The connection cannot go on.

@@ -1,4 +1,4 @@
-//! One WebSocket connection: reads frames into the session, writes what its socket queued, until either side is gone.
+//! One WebSocket connection: reads frames into whoever speaks over it, writes what its socket queued, until either side is gone.
 
 use std::{
     future::poll_fn,
@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use notifyx_wire::websocket::{Event, Reader, Violation, pong};
 
-use super::{Thread, socket::Socket};
+use super::{Thread, listener::Listener, socket::Socket};
 use crate::{
     hub::{self, Admission, Ending, Outlet},
     session::Session,
@@ -19,21 +19,52 @@ use crate::{
 pub(super) struct Connection {
     thread: Rc<Thread>,
     socket: Rc<Socket>,
-    session: Rc<Session>,
+    speaker: Speaker,
     reader: Reader,
     ended: bool,
     /// Count the socket and keep it on its worker's list until the connection is gone: also one that is closing is swept.
     _held: (hub::Connection, Admission),
 }
 
+/// Who speaks over the connection.
+pub(super) enum Speaker {
+    Phoenix(Rc<Session>),
+    /// Only the server speaks; `None` when it has said all.
+    Events(Option<Listener>),
+}
+
+impl Speaker {
+    fn text(&self, text: &str) {
+        match self {
+            Self::Phoenix(session) => session.text(text),
+            // Nothing is asked here. Programs that send something to keep a connection open do no harm.
+            Self::Events(_) => {}
+        }
+    }
+
+    fn binary(&self, bytes: &[u8]) {
+        match self {
+            Self::Phoenix(session) => session.binary(bytes),
+            Self::Events(_) => {}
+        }
+    }
+
+    fn end(&mut self) {
+        match self {
+            Self::Phoenix(session) => session.end(),
+            Self::Events(listener) => drop(listener.take()),
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn new(
         thread: Rc<Thread>,
         socket: Rc<Socket>,
-        session: Rc<Session>,
+        speaker: Speaker,
         held: (hub::Connection, Admission),
     ) -> Self {
-        Self { thread, socket, session, reader: Reader::default(), ended: false, _held: held }
+        Self { thread, socket, speaker, reader: Reader::default(), ended: false, _held: held }
     }
 
     /// Serves the connection to its end. `first` came together with the handshake.
@@ -50,7 +81,7 @@ impl Connection {
         self.socket.poll_flush(cx);
         if !self.socket.is_open() && !self.ended {
             self.ended = true;
-            self.session.end();
+            self.speaker.end();
         }
         if self.socket.is_gone() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -74,15 +105,15 @@ impl Connection {
     }
 
     fn read(&mut self, arrived: &mut [u8]) {
-        let (socket, session) = (&self.socket, &self.session);
+        let (socket, speaker) = (&self.socket, &self.speaker);
         socket.heard_now();
         let outcome = self.reader.read(arrived, |event| {
             match event {
                 // After the server's goodbye only the client's counts.
                 Event::Close(code) => socket.part(code),
                 _ if !socket.is_open() => {}
-                Event::Text(text) => session.text(text),
-                Event::Binary(bytes) => session.binary(bytes),
+                Event::Text(text) => speaker.text(text),
+                Event::Binary(bytes) => speaker.binary(bytes),
                 Event::Ping(payload) => socket.send(&pong(payload), 1),
                 Event::Pong => {}
             }
@@ -110,6 +141,6 @@ impl From<Violation> for Ending {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.session.end();
+        self.speaker.end();
     }
 }

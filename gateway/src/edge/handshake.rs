@@ -4,14 +4,19 @@
 
 use actix_http::{RequestHead, header, ws};
 use base64::{Engine, alphabet, engine::DecodePaddingMode, engine::GeneralPurpose, engine::GeneralPurposeConfig};
-use notifyx_model::{Email, Fault, Kind, Token};
+use notifyx_chassis::Denied;
+use notifyx_model::{Category, Email, Fault, Invalid, Kind, Token};
 use notifyx_wire::phoenix::Version;
 use url::{Url, form_urlencoded};
 
-use crate::platform::SocketCredentials;
+use super::wanted::Wanted;
+use crate::{access::Barred, platform::SocketCredentials};
 
-/// The one path that takes WebSockets; clients are given `/socket` and append the rest.
+/// The path of Phoenix sockets; clients are given `/socket` and append the rest.
 pub(super) const PATH: &str = "/socket/websocket";
+
+/// Below it each category has a plain socket of its own.
+pub(super) const EVENTS_PATH: &str = "/ws/events/";
 
 /// What client 1.8 puts before its `authToken` among the protocols it offers.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.phx.";
@@ -31,15 +36,33 @@ pub(super) struct Entry {
 pub(super) struct Handshake {
     /// `None` where it shows none and needs none.
     pub(super) credentials: Option<SocketCredentials>,
+    pub(super) speaks: Speaks,
     accept: String,
     /// The client offered the protocol `phoenix` and wants to see it chosen.
     phoenix: bool,
 }
 
+/// What is spoken over a socket.
+#[derive(Debug)]
+pub(super) enum Speaks {
+    Phoenix,
+    /// One JSON object per event of a category, above an offset or from now on.
+    Events {
+        category: Category,
+        from: Option<u64>,
+    },
+}
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("there is no WebSocket at this path: connect to `{PATH}`")]
+    #[error("there is no WebSocket at this path: connect to `{PATH}` or to `{EVENTS_PATH}` and a category")]
     Path,
+    #[error("{0}")]
+    Category(Invalid),
+    #[error("category is not UTF-8")]
+    CategoryNotUtf8,
+    #[error("{what} is `{text}`, not an offset: send the last one you have, or none")]
+    From { what: &'static str, text: String },
     #[error("this is not a WebSocket handshake: {0}")]
     NotWebSocket(String),
     #[error("only version 2 of the Phoenix serializer is spoken: connect with `vsn=2.0.0`")]
@@ -48,6 +71,12 @@ pub(super) enum Refusal {
     Origin(String),
     #[error("credentials are missing or malformed: connect with `token`, or with `email` and `password`")]
     Credentials,
+    #[error("credentials are missing: connect with `?token=`, or send `Authorization: Bearer <token>`")]
+    NoToken,
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Barred(#[from] Barred),
     #[error("the credentials are wrong or no longer valid")]
     Wrong,
     #[error("this node holds as many sockets as it may")]
@@ -62,19 +91,26 @@ impl Fault for Refusal {
     fn kind(&self) -> Kind {
         match self {
             Self::Path => Kind::NotFound,
-            Self::NotWebSocket(_) => Kind::Invalid,
+            Self::NotWebSocket(_) | Self::Category(_) | Self::CategoryNotUtf8 | Self::From { .. } => Kind::Invalid,
+            Self::NoToken => Kind::Unauthenticated,
+            Self::Denied(denied) => denied.kind(),
+            Self::Barred(barred) => barred.kind(),
             Self::Version | Self::Origin(_) | Self::Credentials | Self::Wrong => Kind::Forbidden,
             Self::Full | Self::Stopping | Self::Late => Kind::Unavailable,
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Path => "route_not_found",
+            Self::Category(_) | Self::CategoryNotUtf8 => "category_invalid",
+            Self::From { .. } => "from_invalid",
+            Self::Denied(denied) => denied.code(),
+            Self::Barred(barred) => barred.code(),
             Self::NotWebSocket(_) => "handshake_invalid",
             Self::Version => "version_not_spoken",
             Self::Origin(_) => "origin_not_allowed",
-            Self::Credentials => "credentials_missing",
+            Self::Credentials | Self::NoToken => "credentials_missing",
             Self::Wrong => "credentials_invalid",
             Self::Full => "sockets_max_reached",
             Self::Stopping => "stopping",
@@ -85,35 +121,25 @@ impl Fault for Refusal {
 
 impl Handshake {
     pub(super) fn parse(head: &RequestHead, entry: &Entry) -> Result<Self, Refusal> {
-        if head.uri.path() != PATH {
-            return Err(Refusal::Path);
-        }
-        ws::verify_handshake(head).map_err(|error| Refusal::NotWebSocket(error.to_string()))?;
-        let query = head.uri.query().unwrap_or_default();
-        let param = |name: &str| form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == name).map(|(_, v)| v);
-        if Version::parse(param("vsn").as_deref()).is_none() {
-            return Err(Refusal::Version);
-        }
-        check_origin(head, &entry.allowed_origins)?;
-        let protocols = Protocols::of(head);
-        let token = match (protocols.token, param("token")) {
-            (Some(encoded), _) => Some(decode(&encoded).ok_or(Refusal::Credentials)?),
-            (None, Some(token)) => Some(Token::parse(&token).map_err(|_| Refusal::Credentials)?),
-            (None, None) => None,
+        let category = match head.uri.path() {
+            PATH => None,
+            path => Some(path.strip_prefix(EVENTS_PATH).filter(|rest| !rest.contains('/')).ok_or(Refusal::Path)?),
         };
-        let credentials = match (token, param("email"), param("password")) {
-            (Some(token), _, _) => Some(SocketCredentials::Token(token)),
-            (None, Some(email), Some(password)) => Some(SocketCredentials::EmailPassword {
-                email: Email::parse(&email).map_err(|_| Refusal::Credentials)?,
-                password: password.into_owned(),
-            }),
-            (None, None, None) if entry.anonymous => None,
-            _ => return Err(Refusal::Credentials),
+        ws::verify_handshake(head).map_err(|error| Refusal::NotWebSocket(error.to_string()))?;
+        let protocols = Protocols::of(head);
+        let phoenix = category.is_none() && protocols.phoenix;
+        let (speaks, credentials) = match category {
+            None => (Speaks::Phoenix, phoenix_credentials(head, protocols, entry)?),
+            Some(category) => {
+                check_origin(head, &entry.allowed_origins)?;
+                let Wanted { category, from, token } = Wanted::parse(category, head, entry)?;
+                (Speaks::Events { category, from }, token.map(SocketCredentials::Token))
+            }
         };
         let key = head.headers.get(header::SEC_WEBSOCKET_KEY).expect("a verified handshake has a key");
         let accept = ws::hash_key(key.as_bytes());
         let accept = String::from_utf8_lossy(&accept).into_owned();
-        Ok(Self { credentials, accept, phoenix: protocols.phoenix })
+        Ok(Self { credentials, speaks, accept, phoenix })
     }
 
     /// The answer that makes it a WebSocket.
@@ -127,9 +153,36 @@ impl Handshake {
     }
 }
 
+fn phoenix_credentials(
+    head: &RequestHead,
+    protocols: Protocols,
+    entry: &Entry,
+) -> Result<Option<SocketCredentials>, Refusal> {
+    let query = head.uri.query().unwrap_or_default();
+    let param = |name: &str| form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == name).map(|(_, v)| v);
+    if Version::parse(param("vsn").as_deref()).is_none() {
+        return Err(Refusal::Version);
+    }
+    check_origin(head, &entry.allowed_origins)?;
+    let token = match (protocols.token, param("token")) {
+        (Some(encoded), _) => Some(decode(&encoded).ok_or(Refusal::Credentials)?),
+        (None, Some(token)) => Some(Token::parse(&token).map_err(|_| Refusal::Credentials)?),
+        (None, None) => None,
+    };
+    match (token, param("email"), param("password")) {
+        (Some(token), _, _) => Ok(Some(SocketCredentials::Token(token))),
+        (None, Some(email), Some(password)) => Ok(Some(SocketCredentials::EmailPassword {
+            email: Email::parse(&email).map_err(|_| Refusal::Credentials)?,
+            password: password.into_owned(),
+        })),
+        (None, None, None) if entry.anonymous => Ok(None),
+        _ => Err(Refusal::Credentials),
+    }
+}
+
 /// Programs send no origin; pages may come from the host they connect to, on any port, or from one that is listed (`*`:
 /// from anywhere). Nothing a browser adds by itself counts as credentials here, so this is a second lock, not the first.
-fn check_origin(head: &RequestHead, allowed: &[String]) -> Result<(), Refusal> {
+pub(super) fn check_origin(head: &RequestHead, allowed: &[String]) -> Result<(), Refusal> {
     let Some(origin) = head.headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = String::from_utf8_lossy(origin.as_bytes());
     if allowed.iter().any(|a| a == "*" || a.trim_end_matches('/').eq_ignore_ascii_case(&origin)) {
@@ -275,6 +328,22 @@ mod tests {
         let offered = format!("phoenix, {TOKEN_PROTOCOL}%%%");
         let refusal = parse(&format!("{PATH}?vsn=2.0.0"), &[("sec-websocket-protocol", &offered)]).unwrap_err();
         assert_eq!(refusal, Refusal::Credentials);
+    }
+
+    #[test]
+    fn each_category_has_a_plain_socket_of_its_own() {
+        let handshake = parse(&format!("/ws/events/a%20b?token={TOKEN}&from=7"), &[]).unwrap();
+        let Speaks::Events { category, from } = handshake.speaks else { panic!("events were asked for") };
+        assert_eq!((category.as_str(), from), ("a b", Some(7)));
+        assert!(matches!(handshake.credentials, Some(SocketCredentials::Token(_))));
+        for path in ["/ws/events", "/ws/events/a/b", "/ws", "/ws/event/a"] {
+            assert_eq!(parse(&format!("{path}?token={TOKEN}"), &[]).unwrap_err(), Refusal::Path, "{path}");
+        }
+        assert_eq!(parse("/ws/events/a", &[]).unwrap_err(), Refusal::NoToken);
+        let stranger = parse(&format!("/ws/events/a?token={TOKEN}"), &[("origin", "http://evil.example")]);
+        assert!(matches!(stranger, Err(Refusal::Origin(_))));
+        let stranger = parse(&format!("/ws/events/a?token={TOKEN}"), &[("sec-websocket-version", "8")]);
+        assert!(matches!(stranger, Err(Refusal::NotWebSocket(_))));
     }
 
     #[test]

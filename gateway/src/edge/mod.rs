@@ -1,4 +1,4 @@
-//! The edge: one port for REST and WebSockets.
+//! The edge: one port for REST, WebSockets and Server-Sent Events.
 //!
 //! actix-web serves REST; requests that ask for an upgrade leave it after the head, and from then on the socket is ours:
 //! encoded once, written straight to the socket, no buffer while idle. Each worker thread has a [`Thread`] of its own, made
@@ -6,8 +6,12 @@
 
 mod connection;
 mod handshake;
+mod listener;
 mod socket;
+mod spool;
+mod sse;
 mod upgrade;
+mod wanted;
 
 use std::{
     cell::RefCell,
@@ -33,7 +37,7 @@ use notifyx_chassis::{
     observe,
 };
 use notifyx_model::Clock;
-use tokio::runtime::Handle;
+use tokio::{net::TcpStream, runtime::Handle};
 
 use self::handshake::Entry;
 use crate::{
@@ -165,6 +169,7 @@ impl Edge {
         let (parts, rest) = (self.parts.clone(), rest.clone());
         let listener = std::net::TcpListener::from(bind(listen)?);
         let address = listener.local_addr()?;
+        let stalled_max = self.parts.options.limits.silence_max;
         let server = Server::build()
             .workers(self.parts.options.workers.max(1))
             .backlog(BACKLOG)
@@ -172,8 +177,9 @@ impl Edge {
             .disable_signals()
             .listen("gateway", listener, move || {
                 let (thread, rest) = (Thread::start(parts.clone()), rest.clone());
+                let own = thread.clone();
                 let app = App::new().wrap(from_fn(observe)).configure(move |config| {
-                    config.configure(not_a_handshake);
+                    config.app_data(own).configure(not_a_handshake).configure(sse::routes);
                     rest.configure(config);
                 });
                 HttpService::build()
@@ -181,6 +187,7 @@ impl Edge {
                     .client_request_timeout(REQUEST_HEAD_TIMEOUT)
                     .client_disconnect_timeout(LINGER)
                     .local_addr(address)
+                    .on_connect_ext(move |client, _| give_up_after(client, stalled_max))
                     .upgrade(fn_service(move |asked| upgrade::upgrade(thread.clone(), asked)))
                     .h1(map_config(IntoServiceFactory::<_, Request>::into_factory(app), |()| AppConfig::default()))
                     .tcp()
@@ -206,15 +213,28 @@ fn bind(address: SocketAddr) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
-/// A GET of the socket's path that asks for no upgrade comes here, not to the handshake.
+/// The HTTP server waits for ever for a client that takes nothing, a stream of events among others. The system gives up on
+/// it instead; where that is not to be had, a client that is there and does not read keeps its connection.
+fn give_up_after(client: &TcpStream, stalled_max: Duration) {
+    let client = socket2::SockRef::from(client);
+    let _ = client.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = client.set_tcp_user_timeout(Some(stalled_max));
+    #[cfg(not(target_os = "linux"))]
+    let _ = stalled_max;
+}
+
+/// A GET of a socket's path that asks for no upgrade comes here, not to the handshake.
 fn not_a_handshake(config: &mut ServiceConfig) {
-    config.route(
-        handshake::PATH,
-        web::to(|| async {
-            let refusal = handshake::Refusal::NotWebSocket("the upgrade headers are missing".to_owned());
-            Err::<HttpResponse, _>(notifyx_chassis::Failure::from(refusal))
-        }),
-    );
+    for path in [handshake::PATH.to_owned(), format!("{}{{category}}", handshake::EVENTS_PATH)] {
+        config.route(
+            &path,
+            web::to(|| async {
+                let refusal = handshake::Refusal::NotWebSocket("the upgrade headers are missing".to_owned());
+                Err::<HttpResponse, _>(notifyx_chassis::Failure::from(refusal))
+            }),
+        );
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use super::Limits;
 use crate::hub::{Ending, Metrics, Outlet};
 
+/// Of the silence that ends a client: so it is asked twice, and one lost answer is forgiven.
+const ASKED_AFTER: f64 = 0.4;
+
 /// Pieces per gathered write.
 const GATHERED_MAX: usize = 64;
 
@@ -29,6 +32,8 @@ pub(super) struct Socket {
     phase: Cell<Phase>,
     /// When the client last sent anything.
     heard: Cell<Instant>,
+    /// Of a client that sends nothing by itself: when it was last asked whether it is there.
+    asked: Option<Cell<Instant>>,
     /// Of the connection's task.
     waker: RefCell<Option<Waker>>,
     drained: Notify,
@@ -57,14 +62,17 @@ enum Phase {
 }
 
 impl Socket {
-    pub(super) fn new(io: TcpStream, limits: Rc<Limits>, metrics: Rc<Metrics>) -> Self {
+    /// A client with a heartbeat of its own is heard; any other is asked.
+    pub(super) fn new(io: TcpStream, has_heartbeat: bool, limits: Rc<Limits>, metrics: Rc<Metrics>) -> Self {
+        let now = Instant::now();
         Self {
             io,
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
             queued_frames: Cell::new(0),
             phase: Cell::new(Phase::Open),
-            heard: Cell::new(Instant::now()),
+            heard: Cell::new(now),
+            asked: (!has_heartbeat).then(|| Cell::new(now)),
             waker: RefCell::default(),
             drained: Notify::new(),
             limits,
@@ -221,6 +229,16 @@ impl Socket {
         self.take_off(bytes, frames);
     }
 
+    /// Every system that speaks WebSocket answers a ping by itself.
+    fn ask(&self, now: Instant) {
+        let Some(asked) = &self.asked else { return };
+        let quiet = now.duration_since(self.heard.get().max(asked.get()));
+        if quiet >= self.limits.silence_max.mul_f64(ASKED_AFTER) {
+            asked.set(now);
+            self.send(&websocket::ping(), 1);
+        }
+    }
+
     fn forget_queue(&self) {
         self.queue.take();
         self.take_off(self.queued_bytes.get(), self.queued_frames.get());
@@ -282,7 +300,8 @@ impl Outlet for Socket {
             {
                 self.lose();
             }
-            Phase::Open | Phase::Closing { .. } | Phase::Parting { .. } | Phase::Gone => {}
+            Phase::Open => self.ask(now),
+            Phase::Closing { .. } | Phase::Parting { .. } | Phase::Gone => {}
         }
     }
 }
@@ -290,5 +309,31 @@ impl Outlet for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.forget_queue();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_sends_nothing_by_itself_is_asked_twice_and_then_let_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (io, _) = listener.accept().await.unwrap();
+        let metrics = Rc::new(Metrics::new(&prometheus::Registry::new()));
+        let socket = Socket::new(io, false, Rc::new(Limits::default()), metrics);
+        let begin = socket.heard.get();
+        for second in 1..=61 {
+            socket.sweep(begin + Duration::from_secs(second));
+        }
+        let mut found = [0; 8];
+        client.read_exact(&mut found).await.unwrap();
+        assert_eq!(found[..6], [0x89, 0, 0x89, 0, 0x88, 19], "two pings and a goodbye");
+        assert_eq!(u16::from_be_bytes([found[6], found[7]]), Ending::Silent.code());
     }
 }

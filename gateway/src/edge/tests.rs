@@ -1,5 +1,7 @@
 //! The edge over real sockets, with two worker threads.
 
+mod streams;
+
 use futures_util::{SinkExt, StreamExt};
 use notifyx_chassis::{Cluster, Door};
 use notifyx_model::{ManualClock, Secret, TokenHash, UserId};

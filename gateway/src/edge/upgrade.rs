@@ -1,23 +1,29 @@
 //! From an HTTP request that asks for an upgrade to a running connection, or to a refusal.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_codec::{Framed, FramedParts};
 use actix_http::{Request, h1};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use notifyx_chassis::{client_address, reply};
 use notifyx_wire::{header::REQUEST_ID, rest::Problem, trace::TraceContext};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     Thread,
-    connection::Connection,
-    handshake::{Handshake, Refusal},
+    connection::{Connection, Speaker},
+    handshake::{Handshake, Refusal, Speaks},
+    listener::Ready,
     socket::Socket,
 };
 use crate::{
-    hub::{Admission, Outlet},
-    platform::Peer,
+    hub::{Admission, Ending, Form, Outlet},
+    platform::{Peer, SocketCredentials},
     session::Session,
 };
 
@@ -38,7 +44,7 @@ pub(super) async fn upgrade(
     Ok(())
 }
 
-async fn serve(thread: Rc<Thread>, request: Request, mut io: TcpStream, read: BytesMut) {
+async fn serve(thread: Rc<Thread>, request: Request, io: TcpStream, read: BytesMut) {
     let outcome = match tokio::time::timeout(HANDSHAKE_DEADLINE, admit(&thread, &request)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Refusal::Late.into()),
@@ -55,15 +61,11 @@ async fn serve(thread: Rc<Thread>, request: Request, mut io: TcpStream, read: By
     handshakes.with_label_values(&["101"]).inc();
     // Without it a quarter of the fan-out's speed is lost, and replies wait for acknowledgements.
     let _ = io.set_nodelay(true);
-    let answer = handshake.response();
-    // Where it cannot be sent, the client is gone.
-    if let Ok(Ok(())) = tokio::time::timeout(ANSWER_DEADLINE, io.write_all(answer.as_bytes())).await {
-        open(thread, io, Arc::new(peer), admission, read);
-    }
+    open(thread, io, handshake, (Arc::new(peer), admission), read).await;
 }
 
 /// A problem and whatever made it.
-struct Refused(Problem);
+pub(super) struct Refused(pub(super) Problem);
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
@@ -71,29 +73,70 @@ impl From<Refusal> for Refused {
     }
 }
 
-async fn admit(thread: &Rc<Thread>, request: &Request) -> Result<(Handshake, Peer, Admission), Refused> {
+async fn admit(thread: &Thread, request: &Request) -> Result<(Handshake, Peer, Admission), Refused> {
     let handshake = Handshake::parse(request.head(), &thread.entry)?;
     if thread.hub().is_draining() {
         return Err(Refusal::Stopping.into());
     }
-    // Counted before the credentials are checked: handshakes are bounded too.
-    let admission = thread.hub().admit(thread.limits.sockets_max).ok_or(Refusal::Full)?;
     let address = client_address(request.peer_addr(), request.head().headers(), &thread.trusted_proxies);
-    let Some(credentials) = handshake.credentials.clone() else { return Ok((handshake, Peer::Anonymous, admission)) };
-    let peer = thread.desk.call(|platform| async move { platform.authenticate(credentials, &address).await }).await;
-    match peer {
-        Ok(peer) => Ok((handshake, peer, admission)),
+    let entered = enter(thread, handshake.credentials.clone(), address).await;
+    let (peer, admission) = match (&handshake.speaks, entered) {
         // Phoenix clients know one refusal. Which of e-mail, password and token was wrong is nobody's business.
-        Err(problem) if matches!(problem.status, 400 | 401 | 403 | 404) => Err(Refusal::Wrong.into()),
-        Err(problem) => Err(Refused(problem)),
+        (Speaks::Phoenix, Err(refused)) if matches!(refused.0.status, 400 | 401 | 403 | 404) => {
+            return Err(Refusal::Wrong.into());
+        }
+        (_, entered) => entered?,
+    };
+    if let Speaks::Events { category, .. } = &handshake.speaks {
+        peer.may_subscribe(category).map_err(Refusal::from)?;
     }
+    Ok((handshake, peer, admission))
 }
 
-fn open(thread: Rc<Thread>, io: TcpStream, peer: Arc<Peer>, admission: Admission, read: BytesMut) {
-    let socket = Rc::new(Socket::new(io, thread.limits.clone(), thread.metrics.clone()));
-    match Session::open(thread.desk.clone(), peer, socket.clone()) {
-        Ok((session, connection)) => {
-            let connection = Connection::new(thread, socket, session, (connection, admission));
+/// Who it is, and a place among the sockets of this node.
+pub(super) async fn enter(
+    thread: &Thread,
+    credentials: Option<SocketCredentials>,
+    address: String,
+) -> Result<(Peer, Admission), Refused> {
+    // Counted before the credentials are checked: handshakes are bounded too.
+    let admission = thread.hub().admit(thread.limits.sockets_max).ok_or(Refusal::Full)?;
+    let Some(credentials) = credentials else { return Ok((Peer::Anonymous, admission)) };
+    let peer = thread.desk.call(|platform| async move { platform.authenticate(credentials, &address).await }).await;
+    Ok((peer.map_err(Refused)?, admission))
+}
+
+async fn open(
+    thread: Rc<Thread>,
+    io: TcpStream,
+    handshake: Handshake,
+    (peer, admission): (Arc<Peer>, Admission),
+    read: BytesMut,
+) {
+    let answer = Bytes::from(handshake.response());
+    let has_heartbeat = matches!(handshake.speaks, Speaks::Phoenix);
+    let socket = Rc::new(Socket::new(io, has_heartbeat, thread.limits.clone(), thread.metrics.clone()));
+    let desk = thread.desk.clone();
+    let opened = match handshake.speaks {
+        Speaks::Phoenix => {
+            socket.send(&answer, 1);
+            Session::open(desk, peer, socket.clone())
+                .map(|(session, connection)| (Speaker::Phoenix(session), connection))
+        }
+        Speaks::Events { category, from } => {
+            let ready = Ready::to(desk.clone(), category, from, (socket.clone(), Form::WebSocket)).await;
+            socket.send(&answer, 1);
+            desk.worker.connect(&peer, socket.clone(), Weak::<Session>::new()).map(|connection| {
+                if ready.is_err() {
+                    socket.end(Ending::Unavailable);
+                }
+                (Speaker::Events(ready.ok().map(Ready::begin)), connection)
+            })
+        }
+    };
+    match opened {
+        Ok((speaker, connection)) => {
+            let connection = Connection::new(thread, socket, speaker, (connection, admission));
             tokio::task::spawn_local(connection.run(read));
         }
         // Ended before it began: the close frame fits into an empty socket buffer.

@@ -70,9 +70,13 @@ impl Metrics {
             failures: failures.with_label_values(&[kind]),
         };
         Self {
-            sockets: gauge("sockets", "Open WebSockets."),
+            sockets: gauge("sockets", "Open WebSockets and streams of Server-Sent Events."),
             handshakes: counters("handshakes_total", "WebSocket handshakes by HTTP status.", "status"),
-            endings: counters("socket_endings_total", "WebSockets the server ended, by reason.", "reason"),
+            endings: counters(
+                "socket_endings_total",
+                "WebSockets and streams that the server ended, by reason.",
+                "reason",
+            ),
             channels: gauge("channels", "Joined channels."),
             joins: counters("joins_total", "Channel joins by result.", "result"),
             requests: counters("channel_requests_total", "Channel messages by event.", "event"),

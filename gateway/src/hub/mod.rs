@@ -4,6 +4,7 @@
 //! subscribers. A [`Worker`] is a thread's own half: streams, members, people. What a member gets is written by its [`Audience`] and
 //! sent through its [`Outlet`]; the hub knows neither sockets nor frames' insides.
 
+mod counted;
 mod following;
 mod metrics;
 mod outlet;
@@ -24,8 +25,9 @@ use std::{
 
 use notifyx_model::{TopicName, UserId};
 use notifyx_wire::rest::auth::Revocation;
-use tokio::sync::{Notify, mpsc, watch as counted};
+use tokio::sync::{Notify, mpsc, watch as counts};
 
+pub(crate) use counted::{Counted, Form};
 pub(crate) use following::{Asked, FeedStopped, Following, Wish, Wishes};
 pub(crate) use metrics::{FeedMetrics, Metrics};
 pub(crate) use outlet::{Audience, Ending, Joined, Listener, Outlet};
@@ -74,7 +76,7 @@ struct Shared {
     lines: RwLock<Vec<Arc<Line>>>,
     /// On how many worker threads a person's user channel is open.
     watched: Mutex<HashMap<UserId, usize>>,
-    sockets: counted::Sender<usize>,
+    sockets: counts::Sender<usize>,
     draining: AtomicBool,
     metrics: Metrics,
 }
@@ -84,7 +86,7 @@ impl Hub {
         Self(Arc::new(Shared {
             lines: RwLock::default(),
             watched: Mutex::default(),
-            sockets: counted::Sender::new(0),
+            sockets: counts::Sender::new(0),
             draining: AtomicBool::new(false),
             metrics,
         }))
@@ -140,7 +142,7 @@ impl Hub {
     }
 
     #[cfg(test)]
-    pub(crate) fn counted(&self) -> counted::Receiver<usize> {
+    pub(crate) fn counted(&self) -> counts::Receiver<usize> {
         self.0.sockets.subscribe()
     }
 

@@ -76,8 +76,10 @@ pub(crate) enum Ending {
     Expired,
     /// Nothing was heard for too long.
     Silent,
-    /// The client reads too slowly; it resumes with `last_offset`.
+    /// The client reads too slowly; it resumes with the last offset it has.
     Slow,
+    /// What the client lacks cannot be read now.
+    Unavailable,
 }
 
 impl Ending {
@@ -88,6 +90,7 @@ impl Ending {
             Self::NotUtf8 => 1007,
             Self::TooBig => 1009,
             Self::Drain => 1012,
+            Self::Unavailable => 1013,
             Self::Revoked | Self::Expired => 3003,
             Self::Silent => 3004,
             Self::Slow => 3008,
@@ -105,6 +108,7 @@ impl Ending {
             Self::Expired => "session expired",
             Self::Silent => "heartbeat missing",
             Self::Slow => "slow consumer",
+            Self::Unavailable => "try again later",
         }
     }
 }

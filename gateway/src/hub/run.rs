@@ -5,6 +5,8 @@ use std::{cell::OnceCell, ops::Range, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use notifyx_model::{Notification, UserId};
 
+use super::counted::{Form, Renderings};
+
 /// One message of a stream on its way to the sockets: encoded once, shared by all.
 #[derive(Clone, Debug)]
 pub(crate) enum Dispatch {
@@ -24,7 +26,6 @@ pub(crate) struct EventFrame {
     pub(crate) frame: Bytes,
     /// Where in it the event's JSON object lies, without its closing brace: a stream that counts adds a member. It holds no
     /// line break.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the plain streams come after the channel"))]
     pub(crate) object: Range<usize>,
 }
 
@@ -71,6 +72,7 @@ pub(crate) struct Run {
     dispatches: Vec<Dispatch>,
     bytes: usize,
     phoenix: OnceCell<Joined>,
+    counted: Renderings,
 }
 
 /// Frames in one piece of memory, and where each ends.
@@ -83,7 +85,7 @@ struct Joined {
 impl Run {
     pub(crate) fn new(dispatches: Vec<Dispatch>) -> Self {
         let bytes = dispatches.iter().map(|dispatch| dispatch.frame().len()).sum();
-        Self { dispatches, bytes, phoenix: OnceCell::new() }
+        Self { dispatches, bytes, phoenix: OnceCell::new(), counted: Renderings::default() }
     }
 
     /// Cuts messages into runs of bounded size.
@@ -111,6 +113,22 @@ impl Run {
         let Joined { bytes, ends } = self.phoenix.get_or_init(|| Joined::of(&self.dispatches));
         let begin = if skipped == 0 { 0 } else { ends[skipped - 1] };
         Some((bytes.slice(begin..), frames))
+    }
+
+    /// The events above an offset for a connection whose count of the first of them is `first`, and how many they are.
+    pub(crate) fn counted(&self, form: Form, offset: u64, first: u64) -> Option<(Bytes, usize)> {
+        let skipped = self.up_to(offset);
+        let rest = &self.dispatches[skipped..];
+        let events = rest.iter().filter_map(|dispatch| match dispatch {
+            Dispatch::Event(event) => Some(event),
+            Dispatch::Notification { .. } => None,
+        });
+        (!rest.is_empty()).then(|| (self.counted.get((form, skipped, first), events), rest.len()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn renderings(&self) -> &Renderings {
+        &self.counted
     }
 
     /// How many of its messages are not above an offset.
