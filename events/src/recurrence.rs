@@ -54,7 +54,7 @@ impl Zone {
         let found = TimeZoneDatabase::bundled().get(name).ok().filter(|_| name.len() <= 64);
         found.map(Self).ok_or_else(|| {
             let shown: String = name.chars().take(64).filter(|c| !c.is_control()).collect();
-            Invalid::new("time_zone", format!("`{shown}` is not an IANA time zone, such as Europe/Berlin or UTC"))
+            Invalid::new("time zone", format!("`{shown}` is not an IANA time zone, such as Europe/Berlin or UTC"))
         })
     }
 

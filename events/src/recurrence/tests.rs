@@ -67,7 +67,7 @@ fn what_never_comes_is_refused_by_the_name_of_its_field() {
         "end is 2026-06-01T12:00:09Z, before the first time (2026-06-01T12:00:10Z)"
     );
     let answer = Zone::parse("Europe/Atlantis").unwrap_err().to_string();
-    assert_eq!(answer, "time_zone `Europe/Atlantis` is not an IANA time zone, such as Europe/Berlin or UTC");
+    assert_eq!(answer, "time zone `Europe/Atlantis` is not an IANA time zone, such as Europe/Berlin or UTC");
     assert_eq!(Zone::parse("europe/berlin").unwrap().name(), "Europe/Berlin");
     assert_eq!("daily".parse::<Rule>().unwrap_err().to_string(), "rule begins with neither `every ` nor `cron `");
 }

@@ -32,6 +32,10 @@ macro_rules! recurring {
 impl Recurrings for Postgres {
     async fn create_recurring(&self, recurring: &Recurring) -> Result<(Recurring, bool), Error> {
         let (mut tx, topics) = self.begin_on(std::iter::once(&recurring.category)).await?;
+        // To insert what is there would wait for whoever makes its occurrence just now, and holds it while it waits for the topic.
+        if let Some(kept) = find(&mut tx, &recurring.id).await? {
+            return Ok((kept, true));
+        }
         let topic = topics.get(&recurring.category).id;
         let inserted = sqlx::query(
             "INSERT INTO recurring (id, topic_id, key, priority, rule, zone, on_missed, start_at, end_at, count, owner, created_at,
