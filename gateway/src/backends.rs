@@ -1,8 +1,9 @@
 //! What the gateway asks of the services behind it: one typed call each, with its path, its user and its deadline.
 //!
 //! Joins are batched: a reconnect storm costs persist a few calls, not one per socket. What of a topic never changes is
-//! cached.
+//! cached. What is asked of the events service is in [`events`].
 
+pub(crate) mod events;
 mod streams;
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use notifyx_batch::{Batcher, Options};
 use notifyx_chassis::User;
 use notifyx_mesh::{Call, CallError, Mesh};
-use notifyx_model::{KeyId, NotificationId, Token, TopicId, TopicName, UserId};
+use notifyx_model::{Clock, KeyId, NotificationId, Token, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
     auth::{
@@ -25,9 +26,8 @@ use notifyx_wire::rest::{
 };
 use serde::Serialize;
 
-use streams::Streams;
-
-pub(crate) use streams::EVENTS;
+use self::streams::Streams;
+pub(crate) use self::{events::Events, streams::EVENTS};
 
 pub(crate) const AUTH: &str = "auth";
 pub(crate) const PERSIST: &str = "persist";
@@ -59,6 +59,7 @@ impl From<&Topic> for TopicFacts {
 
 #[derive(Clone)]
 pub(crate) struct Backends {
+    pub(crate) events: Events,
     mesh: Mesh,
     joins: Batcher<Join, Result<Topic, Problem>>,
     topics: moka::sync::Cache<TopicName, TopicFacts>,
@@ -67,7 +68,7 @@ pub(crate) struct Backends {
 
 impl Backends {
     /// Needs the shared runtime.
-    pub(crate) fn new(mesh: Mesh) -> Self {
+    pub(crate) fn new(mesh: Mesh, clock: Clock) -> Self {
         let options = Options {
             name: "joins",
             items_max: JOINS_PER_CALL,
@@ -82,7 +83,8 @@ impl Backends {
             move |items| join_all(caller.clone(), items),
         );
         let streams = Streams::new(mesh.clone());
-        Self { mesh, joins, topics: moka::sync::Cache::new(TOPICS_CACHED), streams }
+        let events = Events::new(mesh.clone(), clock);
+        Self { events, mesh, joins, topics: moka::sync::Cache::new(TOPICS_CACHED), streams }
     }
 
     // Auth.
@@ -240,10 +242,9 @@ impl Backends {
         self.topics.insert(topic.name.clone(), TopicFacts::from(topic));
     }
 
-    /// Lets the joins that wait finish.
+    /// Lets the joins and the events that wait finish.
     pub(crate) async fn close(&self) {
-        self.joins.close().await;
-        self.streams.close().await;
+        tokio::join!(self.joins.close(), self.streams.close(), self.events.close());
     }
 }
 

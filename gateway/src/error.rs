@@ -4,6 +4,8 @@ use notifyx_batch::Rejected;
 use notifyx_mesh::CallError;
 use notifyx_model::{EventId, Fault, Gid, Invalid, Kind, RECIPIENTS_MAX, TopicName};
 
+use crate::access::Barred;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -48,22 +50,65 @@ pub enum Error {
     BadScheduled(#[source] serde_json::Error),
     #[error("limit {limit} is not 1 to {most}")]
     BadLimit { limit: u32, most: u32 },
+    #[error("{0}")]
+    NoEvents(&'static str),
+    #[error("the array holds more than 10,000 events: send them in parts")]
+    TooManyEvents,
+    #[error("{0}")]
+    EventInvalid(Invalid),
+    #[error("event `{0}` not found")]
+    EventNotFound(EventId),
+    #[error("after is not an offset: it is the `next` of the page before, or a whole number")]
+    BadOffset,
+    #[error("{0}")]
+    WhichRule(&'static str),
+    #[error("{0}")]
+    ScheduleInvalid(Invalid),
+    #[error("recurring schedule `{0}` not found")]
+    ScheduleNotFound(EventId),
+    #[error(transparent)]
+    Barred(#[from] Barred),
+    /// Of a call that changes something.
+    #[error("{error}: whether it took effect is not known; {then}")]
+    Unclear { error: CallError, then: &'static str },
     #[error("the store of transactions failed")]
     Store(#[from] notifyx_commit::StoreError),
     #[error("the gateway is busy: {0}")]
     Busy(#[from] Rejected),
 }
 
+impl Error {
+    /// What failed was to change something: `then` says what to do where it is not known whether it did.
+    pub(crate) fn of_change(error: CallError, then: &'static str) -> Self {
+        match error {
+            CallError::Cut { .. } => Self::Unclear { error, then },
+            error if error.kind() == Kind::Timeout => Self::Unclear { error, then },
+            error => Self::Call(error),
+        }
+    }
+}
+
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Call(error) => error.kind(),
-            Self::WhichTopic
+            Self::Call(error) | Self::Unclear { error, .. } => error.kind(),
+            Self::Barred(barred) => barred.kind(),
+            Self::NoEvents(_)
+            | Self::TooManyEvents
+            | Self::EventInvalid(_)
+            | Self::BadOffset
+            | Self::WhichRule(_)
+            | Self::ScheduleInvalid(_)
+            | Self::WhichTopic
             | Self::Invalid(_)
             | Self::BadKey
             | Self::TooManyRecipients { .. }
             | Self::BadLimit { .. } => Kind::Invalid,
-            Self::TopicNotFound(_) | Self::TransactionNotFound(_) | Self::ScheduledNotFound(_) => Kind::NotFound,
+            Self::TopicNotFound(_)
+            | Self::TransactionNotFound(_)
+            | Self::EventNotFound(_)
+            | Self::ScheduleNotFound(_)
+            | Self::ScheduledNotFound(_) => Kind::NotFound,
             Self::NotCreator(_) => Kind::Forbidden,
             Self::UnknownRecipient(_)
             | Self::TransactionClosed(_)
@@ -79,7 +124,15 @@ impl Fault for Error {
 
     fn code(&self) -> &str {
         match self {
-            Self::Call(error) => error.code(),
+            Self::Call(error) | Self::Unclear { error, .. } => error.code(),
+            Self::NoEvents(_) => "no_events",
+            Self::TooManyEvents => "too_many_events",
+            Self::EventInvalid(_) => "event_invalid",
+            Self::EventNotFound(_) => "event_not_found",
+            Self::BadOffset => "cursor_invalid",
+            Self::WhichRule(_) | Self::ScheduleInvalid(_) => "schedule_invalid",
+            Self::ScheduleNotFound(_) => "schedule_not_found",
+            Self::Barred(barred) => barred.code(),
             Self::WhichTopic => "topic_missing",
             Self::TopicNotFound(_) => "topic_not_found",
             Self::NotCreator(_) => "not_creator",
@@ -106,7 +159,7 @@ impl Fault for Error {
 
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
-            Self::Call(error) => error.retry_after(),
+            Self::Call(error) | Self::Unclear { error, .. } => error.retry_after(),
             _ => matches!(self.kind(), Kind::Unavailable).then_some(std::time::Duration::from_secs(1)),
         }
     }

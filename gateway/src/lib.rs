@@ -8,6 +8,7 @@ mod backends;
 mod desk;
 mod edge;
 mod error;
+mod events;
 mod feed;
 mod http;
 mod hub;
@@ -17,6 +18,7 @@ mod operators;
 pub mod platform;
 mod publish;
 mod scheduled;
+mod schedules;
 mod session;
 #[cfg(test)]
 mod testing;
@@ -179,12 +181,20 @@ impl Inner {
         };
         let owner = InstanceId::new(&clock);
         let coordinator = Coordinator::start(config.commit.clone(), ports, clock.clone(), owner, metrics);
-        let backends = Backends::new(mesh.clone());
+        let backends = Backends::new(mesh.clone(), clock.clone());
         let operators = Operators::new(coordinator.clone(), clock.clone());
         let publisher = Publisher::new(backends.clone(), coordinator, clock.clone());
-        let scheduled = Scheduled::new(mesh.clone(), publisher.clone(), clock);
-        let live =
-            Arc::new(Live { backends, publisher, scheduled, operators, sessions: sessions.clone(), hub: hub.clone() });
+        let scheduled = Scheduled::new(mesh.clone(), publisher.clone(), clock.clone());
+        let live = Arc::new(Live {
+            backends,
+            publisher,
+            scheduled,
+            operators,
+            sessions: sessions.clone(),
+            hub: hub.clone(),
+            clock,
+            anonymous: config.anonymous,
+        });
         Self { mesh, sessions, bus, hub, watch, live }
     }
 }
@@ -205,6 +215,7 @@ fn described(door: Door, config: &Config, inner: &Inner, database: &Database, pl
         vec![
             ("publishes", waiting.publisher.coordinator().queued()),
             ("joins", waiting.backends.joins_waiting()),
+            ("events", waiting.backends.events.waiting()),
             ("bursts", hub.bursts_waiting()),
         ]
     });

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use notifyx_chassis::{Denied, User, reply::problem};
 use notifyx_mesh::Sessions;
-use notifyx_model::{Category, Fault, GivenTime, NotificationId, TopicId, TopicName, UserId};
+use notifyx_model::{Category, Clock, Fault, GivenTime, NotificationId, TopicId, TopicName, UserId};
 use notifyx_wire::rest::{
     Problem,
     auth::{
@@ -38,6 +38,9 @@ pub(crate) struct Live {
     pub(crate) operators: Operators,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) hub: Hub,
+    pub(crate) clock: Clock,
+    /// Whether anybody may publish and listen to events.
+    pub(crate) anonymous: bool,
 }
 
 /// What became of a publish that was asked for over REST.

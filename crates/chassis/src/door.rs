@@ -236,12 +236,8 @@ fn json_config(bytes_max: usize) -> web::JsonConfig {
 
 fn bad_json(error: &JsonPayloadError, bytes_max: usize) -> Failure {
     match error {
-        JsonPayloadError::OverflowKnownLength { .. } | JsonPayloadError::Overflow { .. } => {
-            Failure::made(413, "body_too_large", format!("the body has more than {bytes_max} bytes"))
-        }
-        JsonPayloadError::ContentType => {
-            Failure::made(415, "content_type_invalid", "send `Content-Type: application/json`")
-        }
+        JsonPayloadError::OverflowKnownLength { .. } | JsonPayloadError::Overflow { .. } => json::too_large(bytes_max),
+        JsonPayloadError::ContentType => json::not_json(),
         JsonPayloadError::Deserialize(error) => json::unfit(error),
         other => Failure::made(400, "body_invalid", format!("the body could not be read: {other}")),
     }

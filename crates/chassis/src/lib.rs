@@ -21,7 +21,7 @@ pub mod telemetry;
 pub use caller::{Anyone, Caller, Denied, Identify, Unavailable, User, client_address};
 pub use context::{Cluster, Context};
 pub use door::{Door, Parts, batch_bodies, grpc};
-pub use json::{ByHand, Json};
+pub use json::{ByHand, Json, Unparsed, UnparsedMax};
 pub use reply::Failure;
 pub use request::observe;
 pub use running::{Running, StartError};

@@ -73,8 +73,9 @@ pub fn phoenix(problem: &Problem) -> serde_json::Value {
     serde_json::json!({ "success": false, "reason": problem.code, "error": problem.detail, "status": problem.status })
 }
 
-/// A problem that no error enum stands behind: an unknown route, a body that does not parse.
-pub(crate) fn made(status: u16, code: &str, detail: impl Into<String>) -> Problem {
+/// A problem that no error enum of this service stands behind: an unknown route, a body that does not parse, what another service
+/// said of one item of many.
+pub fn made(status: u16, code: &str, detail: impl Into<String>) -> Problem {
     let title = StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
     Problem {
         success: false,

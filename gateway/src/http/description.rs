@@ -6,7 +6,9 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{accounts, counter, keys, notifications, scheduled, subscribers, topics, transactions};
+use super::{
+    accounts, counter, events, keys, notifications, queues, scheduled, schedules, subscribers, topics, transactions,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,6 +40,20 @@ use super::{accounts, counter, keys, notifications, scheduled, subscribers, topi
         scheduled::cancel,
         counter::own,
         counter::of_topic,
+        events::post,
+        events::list,
+        events::get,
+        events::reschedule,
+        events::cancel,
+        queues::list,
+        queues::get,
+        schedules::create,
+        schedules::list,
+        schedules::get,
+        schedules::delete,
+        schedules::pause,
+        schedules::resume,
+        schedules::run,
         transactions::status,
         transactions::list,
         transactions::retry,
@@ -90,6 +106,15 @@ mod tests {
             "/api/2pc/{gid}/retry",
             "/api/2pc/{gid}/resolve",
             "/api/topics/{id}/seen",
+            "/events",
+            "/events/{id}",
+            "/api/queues",
+            "/api/queues/{category}",
+            "/schedules",
+            "/schedules/{id}",
+            "/schedules/{id}/pause",
+            "/schedules/{id}/resume",
+            "/schedules/{id}/run",
         ] {
             assert!(paths.iter().any(|path| path == expected), "{expected} is not among {paths:?}");
         }

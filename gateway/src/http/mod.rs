@@ -3,12 +3,16 @@
 mod accounts;
 mod counter;
 mod description;
+mod events;
 mod keys;
 mod notifications;
+mod queues;
 mod scheduled;
+mod schedules;
 mod subscribers;
 mod topics;
 mod transactions;
+mod visitor;
 
 pub(crate) use description::description;
 
@@ -20,7 +24,7 @@ use crate::live::Live;
 
 pub(crate) type Gateway = web::Data<Shared<Live>>;
 
-/// Every public route, below `/api`, and the page to browse them at `/docs`.
+/// Every public route: below `/api`, those of events at the root, and the page to browse them at `/docs`.
 pub(crate) fn routes(config: &mut ServiceConfig, live: &Gateway) {
     config.app_data(live.clone());
     config.service(
@@ -32,8 +36,10 @@ pub(crate) fn routes(config: &mut ServiceConfig, live: &Gateway) {
             .configure(notifications::routes)
             .configure(scheduled::routes)
             .configure(counter::routes)
+            .configure(queues::routes)
             .configure(transactions::routes),
     );
+    config.configure(events::routes).configure(schedules::routes);
     config.service(web::redirect("/docs", "/docs/")).service(description::browser());
 }
 

@@ -57,7 +57,7 @@ pub struct PostedEvent {
 /// `PATCH /events/{id}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Reschedule {
+pub struct RescheduleEvent {
     /// As when it was posted.
     pub fire_at: GivenTime,
 }
@@ -88,24 +88,16 @@ pub struct Event {
     /// The recurring schedule that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_id: Option<EventId>,
-}
-
-fn null() -> Box<RawValue> {
-    RawValue::NULL.to_owned()
-}
-
-/// An event that a request stored, or found.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StoredEvent {
-    #[serde(flatten)]
-    pub event: Event,
-    /// Its id was seen before: this is the event of that time, and nothing was stored now.
+    /// Of an event that was posted: its id was seen before, this is the event of that time, and nothing was stored now.
     #[serde(default, skip_serializing_if = "is_false")]
     pub duplicate: bool,
     /// `data` is left out here: who asked may not read the category, or the answer would have become too large.
     #[serde(default, skip_serializing_if = "is_false")]
     pub data_omitted: bool,
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
@@ -121,7 +113,7 @@ pub struct EventResult {
     /// What the status of the answer would be, had it come alone.
     pub status: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<StoredEvent>,
+    pub event: Option<Event>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
 }
