@@ -7,6 +7,7 @@ use notifyx_database::DatabaseUrl;
 use url::Url;
 
 pub(crate) use self::{
+    events::{CreateSchedule, Events, EventsAction, ListEvents, Post, Schedules, SchedulesAction},
     keys::{Keys, KeysAction},
     operator::{Transactions, TransactionsAction},
     scheduled::{Scheduled, ScheduledAction},
@@ -14,6 +15,7 @@ pub(crate) use self::{
 };
 use crate::{base_url::BaseUrl, exit};
 
+mod events;
 mod keys;
 mod operator;
 mod scheduled;
@@ -73,8 +75,14 @@ Examples:
     /// Start counter-2pc alone: counts of what was published
     #[command(name = "counter-2pc")]
     Counter2pc(OneService),
-    /// Start events alone: the log of what happened, and the schedule of what will
-    Events(OneService),
+    /// Post events for their time, list and cancel them; without a command: start the events service alone
+    #[command(after_help = "\
+Examples:
+  notifyx events post reminders 'Stand-up' --at 'tomorrow 9:00'
+  notifyx events post orders '{\"id\": 7}' --in 10m
+  notifyx events ls orders
+  notifyx events --discovery http://127.0.0.1:8000     start the service: the log of what happened, the schedule of what will")]
+    Events(Events),
     /// Start discovery alone: the registry of services
     Discovery(OneService),
     /// Print the effective configuration, each value with where it came from

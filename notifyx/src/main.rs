@@ -18,7 +18,7 @@ use std::{io::Write, process::ExitCode};
 use clap::{CommandFactory, Parser};
 
 use crate::{
-    args::{Command, CommandLine, Entry, Global, ShowConfig},
+    args::{Command, CommandLine, Entry, Events, Global, ShowConfig},
     exit::Failure,
     service::Service,
     settings::Loaded,
@@ -40,7 +40,10 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Auth(args) => up::one(Service::Auth, &args, Entry::default(), global),
         Command::Persist(args) => up::one(Service::Persist, &args, Entry::default(), global),
         Command::Counter2pc(args) => up::one(Service::Counter2pc, &args, Entry::default(), global),
-        Command::Events(args) => up::one(Service::Events, &args, Entry::default(), global),
+        Command::Events(Events { action: Some(action), .. }) => user::events(action, global),
+        Command::Events(Events { action: None, service }) => {
+            up::one(Service::Events, &service, Entry::default(), global)
+        }
         Command::Discovery(args) => up::one(Service::Discovery, &args, Entry::default(), global),
         Command::Config(show) => config(&show, global),
         Command::Completions { shell } => completions(shell),

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod client;
+pub(crate) mod events;
 pub(crate) mod follow;
 pub(crate) mod inbox;
 pub(crate) mod keys;
@@ -11,14 +12,16 @@ pub(crate) mod print;
 pub(crate) mod publish;
 pub(crate) mod recipient;
 pub(crate) mod scheduled;
+pub(crate) mod schedules;
 pub(crate) mod session;
 pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod topics;
 pub(crate) mod transactions;
+pub(crate) mod when;
 
 use crate::{
-    args::{Global, Transactions, UserCommand},
+    args::{EventsAction, Global, Transactions, UserCommand},
     exit::Failure,
 };
 use client::Client;
@@ -34,6 +37,13 @@ pub(crate) fn operate(wish: &Transactions, global: &Global) -> Result<(), Failur
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::machine("cannot start"))
+}
+
+/// Runs a command about events to its end: its word is a service's, too.
+pub(crate) fn events(action: EventsAction, global: &Global) -> Result<(), Failure> {
+    let output = Output::new(global.json, global.no_color);
+    let client = Client::new(global.server.clone(), session::Store::open()?)?;
+    runtime()?.block_on(events::run(&client, output, action))
 }
 
 /// Runs a command of a user to its end.
@@ -53,6 +63,7 @@ pub(crate) fn run(command: UserCommand, global: &Global) -> Result<(), Failure> 
             UserCommand::Inbox(inbox) => inbox::list(&client, output, inbox).await,
             UserCommand::Seen { ids } => inbox::seen(&client, output, &ids).await,
             UserCommand::Keys(wish) => keys::run(&client, output, wish).await,
+            UserCommand::Schedules(wish) => schedules::run(&client, output, wish.action).await,
             UserCommand::Status => status::run(&client, output).await,
         }
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use notifyx_model::{Clock, Email, GivenSpan, GivenTime, Message, NotificationId, Priority, Timestamp, TopicName};
 
-use super::{Keys, Scheduled};
+use super::{Keys, Scheduled, Schedules};
 use crate::user::recipient::Recipient;
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +62,13 @@ Examples:
   KEY=$(notifyx keys create --name nightly --scope 'publish:*' --expires 90d)
   notifyx keys revoke 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40")]
     Keys(Keys),
+    /// Make events recur: every so often, or by a calendar's rule
+    #[command(after_help = "\
+Examples:
+  notifyx schedules create heartbeat --every 30s
+  notifyx schedules create reports --cron '0 9 * * MON-FRI' --time-zone Europe/Berlin
+  notifyx schedules ls")]
+    Schedules(Schedules),
     /// Show how the platform is: services, instances, breakers
     Status,
 }

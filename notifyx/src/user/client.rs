@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use notifyx_model::{Secret, Token};
 use notifyx_wire::{header, rest::Problem};
-use reqwest::{Method, header::RETRY_AFTER};
+use reqwest::{
+    Method,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
@@ -45,7 +48,8 @@ pub(crate) struct Call {
     method: Method,
     path: String,
     query: Vec<(&'static str, String)>,
-    body: Option<serde_json::Value>,
+    /// JSON.
+    body: Option<Vec<u8>>,
     key: Option<String>,
     anonymous: bool,
 }
@@ -75,7 +79,14 @@ impl Call {
 
     #[must_use]
     pub(crate) fn json(mut self, body: &impl Serialize) -> Self {
-        self.body = Some(serde_json::to_value(body).expect("bodies are plain data"));
+        self.body = Some(serde_json::to_vec(body).expect("bodies are plain data"));
+        self
+    }
+
+    /// A body that is JSON already.
+    #[must_use]
+    pub(crate) fn json_text(mut self, body: String) -> Self {
+        self.body = Some(body.into_bytes());
         self
     }
 
@@ -207,7 +218,7 @@ impl Client {
             request = request.header(header::IDEMPOTENCY_KEY, key);
         }
         if let Some(body) = &call.body {
-            request = request.json(body);
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         self.receive(answer).await
@@ -243,6 +254,13 @@ impl Client {
         let why = if error.is_timeout() { "it does not answer in time".to_owned() } else { root_cause(error) };
         self.no_platform(why)
     }
+}
+
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    let mut url = Url::parse("http://host").expect("a URL of ours");
+    url.path_segments_mut().expect("it has a path").push(text);
+    url.path().trim_start_matches('/').to_owned()
 }
 
 /// The innermost error says what happened; those around it say where in the library.
@@ -311,6 +329,12 @@ mod tests {
         {\"status\":404,\"title\":\"\",\"code\":\"topic_not_found\",\"detail\":\"topic `a` not found\"}";
     const BUSY: &str = "503 Service Unavailable\r\nretry-after: 0|\
         {\"status\":503,\"title\":\"\",\"code\":\"busy\",\"detail\":\"come back\"}";
+
+    #[test]
+    fn a_name_stands_in_a_path_as_it_is() {
+        assert_eq!(segment("orders.new"), "orders.new");
+        assert_eq!(segment("100% é?#"), "100%25%20%C3%A9%3F%23");
+    }
 
     #[test]
     fn a_token_is_kept_from_other_servers() {
