@@ -20,6 +20,7 @@ mod main_job;
 mod neighbours;
 mod operators;
 mod publishing;
+mod schedule;
 mod scheduled;
 mod sessions;
 mod shutdown;

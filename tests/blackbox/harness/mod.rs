@@ -3,6 +3,7 @@
 
 mod cli;
 mod http;
+mod listener;
 mod load;
 mod platform;
 mod process;
@@ -13,6 +14,7 @@ use std::future::Future;
 
 pub(crate) use cli::{Said, Terminal};
 pub(crate) use http::{Answer, Api, Person, send, try_send};
+pub(crate) use listener::{Listener, Way};
 pub(crate) use load::Load;
 pub(crate) use platform::{Form, Options, Platform, SERVICES, fixed_port};
 pub(crate) use process::{Process, notifyx};

@@ -256,6 +256,12 @@ impl Platform {
         Api::new(self.instances(service)[0])
     }
 
+    /// The door of one process of several that are the same service.
+    pub(crate) fn door_of(&self, process: &str) -> Api {
+        let found = self.addresses.iter().find(|((_, name), _)| name == process);
+        Api::new(found.unwrap_or_else(|| panic!("no process {process}")).1)
+    }
+
     /// Someone new, registered and logged in.
     pub(crate) async fn person(&self, name: &str) -> Person {
         Person::register(self.anonymous(), name).await
