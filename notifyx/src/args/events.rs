@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueHint};
 use notifyx_model::{Category, EventId, GivenSpan, GivenTime, Priority, Timestamp};
 
-use super::OneService;
+use super::{OneService, user::priority};
 use crate::user::when;
 
 /// `notifyx events` starts the service; with an action it is a user's command.
@@ -213,7 +213,7 @@ fn span(text: &str) -> Result<GivenSpan, String> {
 }
 
 fn given(text: &str) -> Result<GivenTime, String> {
-    when::at(text).map(|at| GivenTime::Text(at.to_string()))
+    when::moment(text).map(|at| GivenTime::Text(at.to_string()))
 }
 
 fn on_missed(text: &str) -> Result<OnMissed, String> {
@@ -223,11 +223,6 @@ fn on_missed(text: &str) -> Result<OnMissed, String> {
         "skip" => Ok(OnMissed::Skip),
         _ => Err("it is none of fire-all, fire-last, skip".into()),
     }
-}
-
-fn priority(text: &str) -> Result<Priority, String> {
-    let level = text.parse::<u8>().map_err(|_| "a priority is a number from 0 to 9".to_owned())?;
-    Priority::try_from(level).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

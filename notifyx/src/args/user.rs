@@ -1,12 +1,10 @@
 //! What users ask on the command line. Names, addresses and bounds are checked here, before anything is sent.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use notifyx_model::{Clock, Email, GivenSpan, GivenTime, Message, NotificationId, Priority, Timestamp, TopicName};
+use notifyx_model::{Email, Message, NotificationId, Priority, Timestamp, TopicName};
 
 use super::{Keys, Scheduled, Schedules};
-use crate::user::recipient::Recipient;
+use crate::user::{recipient::Recipient, when};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
@@ -26,6 +24,7 @@ Examples:
   notifyx publish billing 'The invoices are out'
   notifyx publish billing 'Yours is late' --to bob@example.org --priority 8
   notifyx publish billing 'Pay until noon' --in 1h30m
+  notifyx publish billing 'Pay today' --at 'tomorrow 9:00'
   generate-report | notifyx publish reports -")]
     Publish(Publish),
     /// List, look at and cancel what you have scheduled with `publish --at` or `--in`
@@ -131,12 +130,12 @@ pub(crate) struct Publish {
     /// Makes the publish safe to repeat: the same key and message are one notification
     #[arg(long, value_parser = key)]
     pub(crate) key: Option<String>,
-    /// Not now, but at this time: RFC 3339 or a Unix time, up to ten years ahead
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Not now, but at this time, such as `tomorrow 9:00`, `2026-12-24 18:00` or RFC 3339; up to ten years ahead
+    #[arg(long, value_name = "TIME", value_parser = when::at)]
     pub(crate) at: Option<Timestamp>,
-    /// Not now, but after this time, such as 10m, 1h30m or 7d
-    #[arg(long = "in", value_name = "SPAN", conflicts_with = "at", value_parser = span)]
-    pub(crate) wait: Option<Duration>,
+    /// Not now, but after this time, such as 10m, 1h30m or 2 days
+    #[arg(long = "in", value_name = "SPAN", conflicts_with = "at", value_parser = when::after)]
+    pub(crate) within: Option<Timestamp>,
 }
 
 /// A message given on the command line, or the wish to read it.
@@ -184,19 +183,9 @@ fn text(text: &str) -> Result<Text, String> {
     Message::parse(text).map(Text::Given).map_err(|error| error.to_string())
 }
 
-fn priority(text: &str) -> Result<Priority, String> {
+pub(super) fn priority(text: &str) -> Result<Priority, String> {
     let level = text.parse::<u8>().map_err(|_| "a priority is a number from 0 to 9".to_owned())?;
     Priority::try_from(level).map_err(|error| error.to_string())
-}
-
-fn time(text: &str) -> Result<Timestamp, String> {
-    let Ok(given) = text.parse::<GivenTime>();
-    given.fire_at("the time", Clock::system().now()).map_err(|error| error.to_string())
-}
-
-fn span(text: &str) -> Result<Duration, String> {
-    let Ok(given) = text.parse::<GivenSpan>();
-    given.duration("the span", GivenTime::AHEAD_MAX).map_err(|error| error.to_string())
 }
 
 /// It travels in a header.

@@ -32,8 +32,7 @@ pub(crate) async fn run(client: &Client, output: Output, publish: Publish) -> Re
         Text::Given(message) => message,
         Text::Stdin => from_stdin(io::stdin().lock())?,
     };
-    let clock = Clock::system();
-    let fire_at = publish.at.or_else(|| publish.wait.map(|wait| clock.now() + wait));
+    let fire_at = publish.at.or(publish.within);
     let to = publish.to.iter().map(|recipient| match recipient {
         Recipient::Id(id) => id.to_string(),
         Recipient::Email(email) => email.to_string(),
@@ -47,7 +46,7 @@ pub(crate) async fn run(client: &Client, output: Output, publish: Publish) -> Re
         fire_at: fire_at.map(|at| GivenTime::Text(at.to_string())),
     };
     // With a key of its own, a publish whose answer was lost can be asked for again without being made twice.
-    let key = publish.key.unwrap_or_else(|| format!("cli-{}", NotificationId::new(&clock)));
+    let key = publish.key.unwrap_or_else(|| format!("cli-{}", NotificationId::new(&Clock::system())));
     let answer = client.insist(&Call::post("/api/notifications").json(&body).idempotency_key(key)).await?;
     if fire_at.is_some() {
         let kept: ScheduledNotification = answer.json()?;

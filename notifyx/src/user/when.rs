@@ -17,14 +17,26 @@ const TEXT_BYTES_MAX: usize = 100;
 pub(crate) const FORMS: &str = "9:00, tomorrow 9:00, monday 18:30, 2026-12-24 18:00, 2026-12-24 18:00 Europe/Berlin, in 10m, \
                                 2026-12-24T18:00:00+01:00 or a Unix time";
 
-/// Of `--at`: a moment, for clap.
+/// Of `--at`: when something is to happen, for clap.
 pub(crate) fn at(text: &str) -> Result<Timestamp, String> {
+    let now = now();
+    bounded(read(text, &now)?, &now)
+}
+
+/// Of `--in`: when a span has passed, for clap.
+pub(crate) fn after(text: &str) -> Result<Timestamp, String> {
+    let now = now();
+    bounded(behind(text, &now)?, &now)
+}
+
+/// Any moment, for clap.
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     read(text, &now())
 }
 
-/// Of `--in`: the moment after a span, for clap.
-pub(crate) fn after(text: &str) -> Result<Timestamp, String> {
-    behind(text, &now())
+fn bounded(at: Timestamp, now: &Zoned) -> Result<Timestamp, String> {
+    let last = timestamp(now) + GivenTime::AHEAD_MAX;
+    if at <= last { Ok(at) } else { Err(format!("that is {at}, more than ten years ahead (at most {last})")) }
 }
 
 fn now() -> Zoned {
@@ -355,6 +367,15 @@ mod tests {
             assert!(told.contains(said), "{bad:?}: {told}");
         }
         assert!(read(&"9".repeat(1_000), &now).unwrap_err().contains("more than 100"));
+    }
+
+    #[test]
+    fn ten_years_ahead_is_the_end() {
+        let now = berlin(NOW);
+        assert!(bounded(read("2036-11-21 16:40", &now).unwrap(), &now).is_ok());
+        let far = bounded(read("2036-11-22 16:41", &now).unwrap(), &now).unwrap_err();
+        assert!(far.contains("more than ten years ahead"), "{far}");
+        assert!(after("11 years").is_err() && at("2000-01-01T00:00:00Z").is_ok());
     }
 
     #[test]
