@@ -87,9 +87,15 @@ impl Running {
     /// Ends when what is under way is done, in bounded time.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        if let Err(broken) = self.task.await {
-            error!(error = %broken, "the consumer of scheduled notifications broke off: the next one goes on where it stood");
-        }
+        // It catches what breaks it off.
+        let _ = self.task.await;
+    }
+
+    /// As SIGKILL does.
+    #[cfg(test)]
+    pub(super) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 }
 
@@ -106,11 +112,19 @@ impl Consumer {
 
     /// On the current runtime, until `stop`.
     pub(crate) fn start(self, stop: CancellationToken) -> Running {
-        Running { stop: stop.clone(), task: tokio::spawn(self.run(stop)) }
+        let ended = stop.clone();
+        let task = tokio::spawn(async move {
+            // There may be no other gateway: one that broke off begins again.
+            while AssertUnwindSafe(self.run(&ended)).catch_unwind().await.is_err() {
+                error!("the consumer of scheduled notifications broke off, and begins again where it stood");
+                let _ = ended.run_until_cancelled(sleep(LEASE)).await;
+            }
+        });
+        Running { stop, task }
     }
 
     /// Consumes whenever it has the lease, until `stop`.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    async fn run(&self, stop: &CancellationToken) {
         let mut failures = 0;
         while !stop.is_cancelled() {
             let asked = Instant::now();
@@ -121,7 +135,7 @@ impl Consumer {
                         position = consumer.position,
                         "this gateway publishes what was scheduled"
                     );
-                    self.hold(&consumer, asked, &stop).await;
+                    self.hold(&consumer, asked, stop).await;
                     failures = 0;
                     pause(0, rand::random())
                 }

@@ -15,13 +15,12 @@ use notifyx_wire::{
 };
 use tokio::{
     sync::{Notify, watch},
-    task::JoinHandle,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    consumer::{Consumer, LEASE, Log, Press},
+    consumer::{Consumer, LEASE, Log, Press, Running},
     metrics::Metrics,
     order::Order,
 };
@@ -132,6 +131,7 @@ fn lost() -> CallError {
 impl Log for Arc<Kept> {
     async fn acquire(&self, holder: &str) -> Result<wire::Consumer, CallError> {
         self.check("lease")?;
+        assert!(self.check("panic").is_ok(), "as the test wants it");
         let (mut state, now) = (self.state(), Instant::now());
         if state.holder == holder || state.until.is_none_or(|until| until <= now) {
             state.epoch += u64::from(state.holder != holder);
@@ -250,31 +250,11 @@ impl Press for Arc<Printed> {
     }
 }
 
-/// A gateway that consumes: orderly when it is told to stop, at once when it is dropped.
-struct Gateway {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Gateway {
-    fn start(name: &str, log: &Arc<Kept>, press: &Arc<Printed>) -> Self {
-        let metrics = Metrics::new(&prometheus::Registry::new());
-        let (log, press) = (Arc::new(log.clone()), Arc::new(press.clone()));
-        let consumer = Consumer::new(log, press, name.to_owned(), Clock::system(), metrics);
-        let stop = CancellationToken::new();
-        Self { stop: stop.clone(), task: tokio::spawn(consumer.run(stop)) }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap();
-    }
-
-    /// As SIGKILL does.
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
+/// A gateway that consumes.
+fn start(name: &str, log: &Arc<Kept>, press: &Arc<Printed>) -> Running {
+    let metrics = Metrics::new(&prometheus::Registry::new());
+    let (log, press) = (Arc::new(log.clone()), Arc::new(press.clone()));
+    Consumer::new(log, press, name.to_owned(), Clock::system(), metrics).start(CancellationToken::new())
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,7 +263,7 @@ async fn what_fired_is_published_once_and_the_position_follows() {
     for n in 0..20 {
         log.fire("t", n);
     }
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     log.drained().await;
     log.fire("t", 20);
     log.drained().await;
@@ -298,7 +278,7 @@ async fn what_fired_is_published_once_and_the_position_follows() {
 async fn a_service_that_is_away_delays_and_neither_loses_nor_swaps() {
     let (log, press) = (Kept::new(), Arc::<Printed>::default());
     press.set_away("a", true);
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     for n in 0..5 {
         log.fire("a", n);
         log.fire("b", n);
@@ -323,7 +303,7 @@ async fn a_final_no_leaves_the_queue_with_its_reason() {
     log.fire("b", 1);
     let data = bytes::Bytes::from_static(b"{\"a\": 1}");
     log.state().events.push(wire::Event { id: "odd".into(), data, offset: Some(3), ..wire::Event::default() });
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     log.drained().await;
     gateway.stop().await;
     let codes: Vec<_> = log
@@ -347,7 +327,7 @@ async fn what_is_not_decided_is_not_done() {
     let (log, press) = (Kept::new(), Arc::<Printed>::default());
     press.undecided.lock().unwrap().insert("a");
     log.fire("a", 1);
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     log.drained().await;
     gateway.stop().await;
     assert_eq!((press.tries().len(), press.messages()), (2, vec!["a1".to_owned()]));
@@ -361,14 +341,14 @@ async fn a_crash_between_publish_and_position_publishes_nothing_twice() {
     }
     log.set_broken("commit", true);
     press.refused.lock().unwrap().insert("b");
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     log.until(|state| state.outcomes.len() == 10).await;
     gateway.kill().await;
     assert_eq!((log.state().position, press.tries().len()), (0, 10));
     // What was refused would not be now; what is written down counts.
     press.refused.lock().unwrap().clear();
     log.set_broken("commit", false);
-    let gateway = Gateway::start("bob", &log, &press);
+    let gateway = start("bob", &log, &press);
     log.drained().await;
     gateway.stop().await;
     assert_eq!((press.tries().len(), press.messages().len()), (10, 5), "nothing was tried again");
@@ -381,14 +361,14 @@ async fn a_crash_between_publish_and_outcome_publishes_nothing_twice() {
     for n in 0..5 {
         log.fire("abcde".get(n..=n).unwrap(), 1);
     }
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     while press.messages().len() < 5 {
         press.tried.notified().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     gateway.kill().await;
     log.set_broken("conclude", false);
-    let gateway = Gateway::start("bob", &log, &press);
+    let gateway = start("bob", &log, &press);
     log.drained().await;
     gateway.stop().await;
     assert_eq!(press.messages().len(), 5, "by their keys");
@@ -401,7 +381,7 @@ async fn an_outcome_that_cannot_be_written_down_yet_is_not_decided_anew() {
     log.set_broken("conclude", true);
     press.refused.lock().unwrap().insert("a");
     log.fire("a", 1);
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     tokio::time::sleep(Duration::from_secs(60)).await;
     press.refused.lock().unwrap().clear();
     log.set_broken("conclude", false);
@@ -413,9 +393,9 @@ async fn an_outcome_that_cannot_be_written_down_yet_is_not_decided_anew() {
 #[tokio::test(start_paused = true)]
 async fn of_two_gateways_one_publishes_and_the_other_takes_over() {
     let (log, press) = (Kept::new(), Arc::<Printed>::default());
-    let ann = Gateway::start("ann", &log, &press);
+    let ann = start("ann", &log, &press);
     log.until(|state| state.holder == "ann").await;
-    let bob = Gateway::start("bob", &log, &press);
+    let bob = start("bob", &log, &press);
     for n in 0..30 {
         log.fire("t", n);
     }
@@ -428,7 +408,7 @@ async fn of_two_gateways_one_publishes_and_the_other_takes_over() {
         assert_eq!((state.holder.as_str(), state.epoch), ("bob", 2));
     }
     // In turn, with an orderly end: without waiting for the lease.
-    let cid = Gateway::start("cid", &log, &press);
+    let cid = start("cid", &log, &press);
     bob.stop().await;
     log.fire("t", 30);
     log.drained().await;
@@ -440,7 +420,7 @@ async fn of_two_gateways_one_publishes_and_the_other_takes_over() {
 #[tokio::test(start_paused = true)]
 async fn who_cannot_keep_the_lease_stops_and_comes_back() {
     let (log, press) = (Kept::new(), Arc::<Printed>::default());
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     log.until(|state| state.holder == "ann").await;
     for what in ["lease", "read", "commit"] {
         log.set_broken(what, true);
@@ -463,7 +443,7 @@ async fn what_is_under_way_is_finished_before_the_end() {
     for _ in 0..9 {
         log.fire("t", 1);
     }
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     press.tried.notified().await;
     gateway.stop().await;
     let position = log.state().position;
@@ -482,9 +462,22 @@ async fn an_outcome_of_long_ago_is_not_taken_for_that_of_today() {
     // Under one key: the first is forgotten, its outcome not yet.
     let id = log.state().events[0].id.clone();
     log.state().events[1].id = id;
-    let gateway = Gateway::start("ann", &log, &press);
+    let gateway = start("ann", &log, &press);
     log.drained().await;
     gateway.stop().await;
     assert_eq!(log.state().outcomes.keys().cloned().collect::<Vec<_>>(), ["1", "2"]);
     assert_eq!(press.tries().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_breaks_off_begins_again() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    log.set_broken("panic", true);
+    log.fire("t", 1);
+    let gateway = start("ann", &log, &press);
+    tokio::time::sleep(LEASE / 2).await;
+    log.set_broken("panic", false);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!(press.messages(), ["t1"]);
 }
