@@ -3,35 +3,37 @@
 //! Each call may be repeated: events are named before they are given, outcomes are named after what they are of, and positions only move
 //! forward.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use notifyx_chassis::{User, grpc::MESSAGE_BYTES_MAX};
 use notifyx_mesh::{CallError, Line, Mesh, Rpc};
-use notifyx_model::{EventId, Fault, InstanceId, Kind, Timestamp};
+use notifyx_model::{Category, EventId, Fault, Kind, Timestamp};
 use notifyx_wire::{
     grpc::events::{self as wire, consumers_client::ConsumersClient, event_result, events_client::EventsClient},
     rest::{Problem, gateway::ScheduledState},
 };
-use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use prometheus::Registry;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     CATEGORY, OUTCOMES,
     consumer::{LEASE, Log, NAME},
 };
-use crate::Error;
-
-const EVENTS: &str = "events";
-
-/// A stream of hints that broke off is opened anew after this.
-const AGAIN: Duration = Duration::from_secs(1);
+use crate::{
+    Error,
+    backends::EVENTS,
+    feed::Hints,
+    watch::{self, Watching},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     mesh: Mesh,
+    /// In no registry: what is counted there are the feed's streams.
+    watch: watch::Metrics,
 }
 
 fn client(line: Line) -> EventsClient<Line> {
@@ -48,7 +50,7 @@ fn named(category: &str, id: &EventId) -> wire::EventRef {
 
 impl Calls {
     pub(super) fn new(mesh: Mesh) -> Self {
-        Self { mesh }
+        Self { mesh, watch: watch::Metrics::new(&Registry::new()) }
     }
 
     pub(super) async fn schedule(&self, by: &User, event: wire::NewEvent) -> Result<wire::Stored, CallError> {
@@ -112,25 +114,6 @@ impl Calls {
     pub(super) async fn outcome(&self, id: &EventId) -> Result<Option<ScheduledState>, Error> {
         let event = self.find(OUTCOMES, id).await?;
         event.map(|event| serde_json::from_slice(&event.data).map_err(Error::BadScheduled)).transpose()
-    }
-
-    /// Rings when that instance appends.
-    async fn follow(&self, instance: InstanceId, bell: &Notify) -> Result<(), CallError> {
-        let ask = |line| {
-            let category = CATEGORY.to_owned();
-            let follow = vec![wire::Follow { category, after: None }];
-            // It says nothing more, and does not end.
-            let asked = stream::iter([wire::WatchRequest { follow, unfollow: Vec::new() }]).chain(stream::pending());
-            async move { client(line).watch(asked).await }
-        };
-        let mut news = self.mesh.rpc_at(EVENTS, instance, Rpc::new(), ask).await?;
-        loop {
-            match news.message().await {
-                Ok(Some(_)) => bell.notify_one(),
-                Ok(None) => return Ok(()),
-                Err(status) => return Err(CallError::of_stream(EVENTS, &status)),
-            }
-        }
     }
 }
 
@@ -199,25 +182,12 @@ impl Log for Calls {
     }
 
     async fn listen(&self, bell: Arc<Notify>, over: CancellationToken) {
-        let (mut instances, mut streams) = (self.mesh.instances(EVENTS), JoinSet::new());
-        while let Some(peers) = over.run_until_cancelled(instances.next()).await {
-            // All anew: who comes or goes is rare, and hints that are missed meanwhile are made up for by looking each second.
-            streams.shutdown().await;
-            for peer in peers {
-                let (calls, bell) = (self.clone(), bell.clone());
-                streams.spawn(async move {
-                    loop {
-                        if let Err(error) = calls.follow(peer.instance, &bell).await {
-                            tracing::debug!("hints of {} broke off: {error}", peer.address);
-                        }
-                        sleep(AGAIN).await;
-                    }
-                });
-            }
-            // Something may have been appended before they were listened to.
+        let (watching, mut watch) = Watching::start(&self.mesh, self.watch.clone(), &Handle::current());
+        watch.follow(&Category::parse(CATEGORY).expect("it is a name"));
+        while let Some(Some(_)) = over.run_until_cancelled(watch.next()).await {
             bell.notify_one();
         }
-        streams.shutdown().await;
+        watching.stop().await;
     }
 }
 
