@@ -184,7 +184,7 @@ impl Inner {
         let backends = Backends::new(mesh.clone(), clock.clone());
         let operators = Operators::new(coordinator.clone(), clock.clone());
         let publisher = Publisher::new(backends.clone(), coordinator, clock.clone());
-        let scheduled = Scheduled::new(mesh.clone(), publisher.clone(), clock.clone());
+        let scheduled = Scheduled::new(backends.events.clone(), mesh.clone(), publisher.clone(), clock.clone());
         let live = Arc::new(Live {
             backends,
             publisher,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use notifyx_chassis::User;
-use notifyx_mesh::{CallError, Mesh};
+use notifyx_mesh::Mesh;
 use notifyx_model::{Clock, EventId, Fault, GivenTime, InstanceId, Timestamp};
 use notifyx_wire::{
     grpc::events as wire,
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
+    backends::Events,
     platform::NewPublish,
     publish::{Accepted, Publisher},
 };
@@ -56,8 +57,8 @@ pub(crate) struct Scheduled {
 }
 
 impl Scheduled {
-    pub(crate) fn new(mesh: Mesh, publisher: Publisher, clock: Clock) -> Self {
-        Self { calls: Calls::new(mesh), publisher, clock }
+    pub(crate) fn new(events: Events, mesh: Mesh, publisher: Publisher, clock: Clock) -> Self {
+        Self { calls: Calls::new(events, mesh), publisher, clock }
     }
 
     /// Publishes what fires, whenever no other gateway does, until `stop`. On the current runtime.
@@ -172,10 +173,10 @@ impl Press for Publisher {
 }
 
 /// The events service speaks of events; who asked here speaks of a notification.
-fn late(error: CallError, id: &EventId) -> Error {
+fn late(error: Error, id: &EventId) -> Error {
     match error.code() {
         "event_fired" => Error::ScheduledFired(id.clone()),
         "event_not_found" => Error::ScheduledNotFound(id.clone()),
-        _ => error.into(),
+        _ => error,
     }
 }

@@ -263,8 +263,7 @@ async fn it_is_given_at_a_terminal(platform: &Platform) {
     let later = ann.run(&[&publish[..], &["--in", "2h"]].concat()).await.records(0);
     let id = later[0]["id"].as_str().unwrap();
     assert_eq!(later[0]["status"], "scheduled");
-    let at = (in_ms(86_400_000) / 1_000).to_string();
-    let tomorrow = ann.run(&[&publish[..], &["--at", &at]].concat()).await.records(0);
+    let tomorrow = ann.run(&[&publish[..], &["--at", "tomorrow 9:00"]].concat()).await.records(0);
     let listed = ann.run(&["scheduled", "ls", "--json"]).await.records(0);
     assert_eq!(listed.len(), 2);
     assert!(listed.iter().any(|one| one["id"] == tomorrow[0]["id"]));
