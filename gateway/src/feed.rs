@@ -105,6 +105,7 @@ async fn run<S: Source, H: Hints<S>>(
         due: BTreeSet::new(),
         reads: JoinSet::new(),
         looks: JoinSet::new(),
+        blind: false,
     };
     let mut look = tokio::time::interval(HEADS_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,7 +129,10 @@ async fn run<S: Source, H: Hints<S>>(
                 }
             }
             Some(looked) = feed.looks.join_next(), if !feed.looks.is_empty() => {
-                feed.looked(looked.unwrap_or_default());
+                // As with a read: one that panicked is a bug of the platform.
+                if let Ok(looked) = looked {
+                    feed.looked(looked);
+                }
             }
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => feed.read_due(),
             _ = look.tick() => feed.look(),
@@ -144,8 +148,16 @@ struct Feed<S: Source, H> {
     /// When to read what is lacking, per stream.
     due: BTreeSet<(Instant, S::Name)>,
     reads: JoinSet<Read<S>>,
-    looks: JoinSet<Vec<(S::Name, u64)>>,
+    looks: JoinSet<Looked<S>>,
+    /// The last look failed, and that was said.
+    blind: bool,
     metrics: FeedMetrics,
+}
+
+/// What a look at the heads brought.
+struct Looked<S: Source> {
+    heads: Vec<(S::Name, u64)>,
+    failed: Option<Problem>,
 }
 
 /// What a read of a gap brought.
@@ -392,24 +404,36 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
         if names.is_empty() {
             return;
         }
-        let (platform, failures) = (self.platform.clone(), self.metrics.failures.clone());
+        let platform = self.platform.clone();
         self.looks.spawn(TraceContext::begin().scope(async move {
-            let mut heads = Vec::with_capacity(names.len());
+            let mut looked = Looked { heads: Vec::with_capacity(names.len()), failed: None };
             for chunk in names.chunks(S::HEADS_MAX) {
                 match S::heads(platform.clone(), chunk.to_vec()).await {
-                    Ok(some) => heads.extend(some),
-                    Err(problem) => {
-                        failures.inc();
-                        tracing::warn!("the heads of {} streams could not be read: {}", chunk.len(), problem.detail);
-                    }
+                    Ok(some) => looked.heads.extend(some),
+                    Err(problem) => looked.failed = Some(problem),
                 }
             }
-            heads
+            looked
         }));
     }
 
-    fn looked(&mut self, heads: Vec<(S::Name, u64)>) {
-        for (name, offset) in heads {
+    fn looked(&mut self, looked: Looked<S>) {
+        match &looked.failed {
+            Some(problem) => {
+                self.metrics.failures.inc();
+                if !self.blind {
+                    tracing::warn!(
+                        "the heads of {} cannot be read, what no hint tells of waits: {}",
+                        S::KIND,
+                        problem.detail
+                    );
+                }
+            }
+            None if self.blind => tracing::info!("the heads of {} are read again", S::KIND),
+            None => {}
+        }
+        self.blind = looked.failed.is_some();
+        for (name, offset) in looked.heads {
             self.heard(&name, offset, GAP_WAIT);
         }
     }

@@ -27,6 +27,7 @@ impl Source for Categories {
     type Id = ();
     type Item = Event;
 
+    const KIND: &'static str = "categories";
     /// As the events service allows; it bounds a page's bytes by itself.
     const READ_MAX: u32 = 1_000;
     const HEADS_MAX: usize = 10_000;

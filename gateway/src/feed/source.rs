@@ -17,6 +17,8 @@ pub(crate) trait Source: Sized + 'static {
     type Id: Copy + Send + Sync + 'static;
     type Item: Item;
 
+    /// Many of them, in a word.
+    const KIND: &'static str;
     /// Messages per read of a gap.
     const READ_MAX: u32;
     /// Streams per look at their heads.

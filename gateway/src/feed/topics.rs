@@ -27,6 +27,7 @@ impl Source for Topics {
     type Id = TopicId;
     type Item = Notification;
 
+    const KIND: &'static str = "topics";
     /// With the largest messages this is 16 MB.
     const READ_MAX: u32 = 256;
     /// As persist allows.
