@@ -12,6 +12,7 @@ mod bad_input;
 mod command_line;
 mod crash;
 mod delivery;
+mod event_channel;
 mod events;
 mod gateways;
 mod inner_doors;
