@@ -7,7 +7,7 @@ use notifyx_database::DatabaseUrl;
 use url::Url;
 
 pub(crate) use self::{
-    events::{CreateSchedule, Events, EventsAction, ListEvents, Post, Schedules, SchedulesAction},
+    events::{CreateSchedule, Events, EventsAction, ListEvents, Post, Schedules, SchedulesAction, Stream},
     keys::{Keys, KeysAction},
     operator::{Transactions, TransactionsAction},
     scheduled::{Scheduled, ScheduledAction},

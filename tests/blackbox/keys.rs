@@ -76,7 +76,12 @@ async fn a_key_is_no_session(platform: &Platform) {
         assert_eq!(service.post(path, body).await.refused(403), "key_refused", "{path}");
     }
     assert_eq!(service.delete(&format!("/api/keys/{id}")).await.refused(403), "key_refused");
-    assert_eq!(Socket::open(platform.gateway(), &[("token", key)]).await.err(), Some(403), "channels are the user's");
+    let mut socket = Socket::open(platform.gateway(), &[("token", key)]).await.unwrap();
+    for channel in [format!("notification:{topic}"), format!("user:{}", ann.id)] {
+        let refused = socket.try_join(&channel, json!({})).await.unwrap_err();
+        assert_eq!(refused["reason"], "users_only", "channels of topics and inboxes are the user's: {channel}");
+    }
+    socket.join(&format!("events:{}", unique("orders")), json!({})).await;
     for door in ["auth", "persist", "counter-2pc", "discovery"] {
         for address in platform.instances(door) {
             let inner = Api::new(address).with_token(key);

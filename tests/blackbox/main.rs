@@ -25,4 +25,5 @@ mod schedule;
 mod scheduled;
 mod sessions;
 mod shutdown;
+mod streams;
 mod user_channel;

@@ -9,7 +9,7 @@ mod handshake;
 mod listener;
 mod socket;
 mod spool;
-mod sse;
+pub(crate) mod sse;
 mod upgrade;
 mod wanted;
 

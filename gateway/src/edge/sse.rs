@@ -24,6 +24,7 @@ use actix_web::{
 use bytes::Bytes;
 use notifyx_chassis::{Failure, client_address};
 use notifyx_model::Category;
+use notifyx_wire::rest::Problem;
 
 use super::{
     Thread,
@@ -50,7 +51,23 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(resource.get(stream).head(look).route(web::method(Method::OPTIONS).to(preflight)));
 }
 
-async fn stream(request: HttpRequest) -> HttpResponse {
+/// The events of a category as they fire, as Server-Sent Events.
+///
+/// `id` is the offset, `event` is `event`, `data` the event and how many this connection has received (`count`). Where not all that was asked for
+/// can follow, an event `gap` with `{"recovered": false, "offset"}` comes first. The same over a WebSocket is at `/ws/events/{category}`.
+#[utoipa::path(get, path = "/events/{category}/stream", tag = "events", params(
+    ("category" = Category, Path),
+    ("from" = Option<u64>, Query, description = "the last offset you have: events above it come first"),
+    ("token" = Option<String>, Query, description = "a session's token or an API key, where no header can be set"),
+    ("Last-Event-ID" = Option<u64>, Header, description = "as `from`, and goes before it"),
+), responses(
+    (status = 200, content_type = "text/event-stream", body = String),
+    (status = 400, description = "the category or `from` is malformed", body = Problem),
+    (status = 401, body = Problem),
+    (status = 403, description = "no scope of the key covers it, or it is the platform's own", body = Problem),
+    (status = 503, description = "this node holds as many sockets as it may", body = Problem),
+))]
+pub(crate) async fn stream(request: HttpRequest) -> HttpResponse {
     let thread = thread(&request);
     let answer = open(&thread, &request).await;
     told(&thread, &request, answer)

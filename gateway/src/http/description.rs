@@ -9,6 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     accounts, counter, events, keys, notifications, queues, scheduled, schedules, subscribers, topics, transactions,
 };
+use crate::edge::sse;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +46,7 @@ use super::{
         events::get,
         events::reschedule,
         events::cancel,
+        sse::stream,
         queues::list,
         queues::get,
         schedules::create,
@@ -108,6 +110,7 @@ mod tests {
             "/api/topics/{id}/seen",
             "/events",
             "/events/{id}",
+            "/events/{category}/stream",
             "/api/queues",
             "/api/queues/{category}",
             "/schedules",

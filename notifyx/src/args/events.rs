@@ -34,6 +34,13 @@ Examples:
     Ls(ListEvents),
     /// Show an event, waiting or fired
     Get(OneEvent),
+    /// Print the events of a category as they fire, live
+    #[command(after_help = "\
+Examples:
+  notifyx events stream orders
+  notifyx events stream orders --from 1        with what fired before
+  notifyx events stream orders --json | jq 'select(.event == \"fired\") | .data'")]
+    Stream(Stream),
     /// Take events out of the schedule; one that has fired cannot be cancelled
     Cancel {
         /// As `notifyx events ls` shows them
@@ -92,6 +99,15 @@ pub(crate) struct ListEvents {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Stream {
+    #[arg(value_parser = category)]
+    pub(crate) category: Category,
+    /// Begin with this number of what fired; at most the newest 1,000 are replayed [default: with what comes]
+    #[arg(long, value_name = "N")]
+    pub(crate) from: Option<u64>,
 }
 
 #[derive(Clone, Debug, Args)]

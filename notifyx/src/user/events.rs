@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::{
     client::{Call, Client, segment},
     print::{self, Output, Style, clean, moment},
+    stream,
 };
 use crate::{
     args::{EventsAction, ListEvents, Post},
@@ -39,6 +40,7 @@ pub(crate) async fn run(client: &Client, output: Output, action: EventsAction) -
         }
         EventsAction::Cancel { ids, category } => cancel(client, output, &ids, category.as_ref()).await,
         EventsAction::Queues { categories } => queues(client, output, &categories).await,
+        EventsAction::Stream(wish) => stream::run(client, output, wish).await,
     }
 }
 

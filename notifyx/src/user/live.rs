@@ -115,7 +115,7 @@ impl Live {
             };
             let arrived = match tokio::time::timeout_at(alarm, self.socket.next()).await {
                 Ok(Some(Ok(Message::Text(frame)))) => parse(&frame)?,
-                Ok(Some(Ok(Message::Close(frame)))) => return Err(closed(frame)),
+                Ok(Some(Ok(Message::Close(frame)))) => return Err(Lost::Passing(closed(frame))),
                 Ok(Some(Ok(_))) => continue,
                 Ok(Some(Err(error))) => return Err(Lost::Passing(root_cause(&error))),
                 Ok(None) => return Err(Lost::Passing("the connection has ended".into())),
@@ -162,12 +162,13 @@ fn parse(text: &str) -> Result<Arrived, Lost> {
     })
 }
 
-fn closed(frame: Option<tungstenite::protocol::CloseFrame>) -> Lost {
-    Lost::Passing(match frame {
+/// A close frame in words.
+pub(crate) fn closed(frame: Option<tungstenite::protocol::CloseFrame>) -> String {
+    match frame {
         Some(frame) if frame.reason.is_empty() => format!("it closed the connection (code {})", u16::from(frame.code)),
         Some(frame) => format!("it closed the connection: {} (code {})", frame.reason, u16::from(frame.code)),
         None => "it closed the connection".into(),
-    })
+    }
 }
 
 fn refused(answer: &tungstenite::http::Response<Option<Vec<u8>>>) -> Lost {

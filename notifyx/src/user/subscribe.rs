@@ -3,7 +3,7 @@
 //! For each topic the last offset that was printed is remembered; a lost connection is made again and joins from there, so
 //! that nothing is missed and nothing printed twice.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use notifyx_model::TopicName;
 use notifyx_wire::{
@@ -13,7 +13,6 @@ use notifyx_wire::{
     },
     rest::Problem,
 };
-use rand::Rng;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -22,17 +21,10 @@ use super::{
     client::Client,
     follow::{Follow, Outcome},
     live::{ANSWER_TIMEOUT, Arrived, Live, Lost, Reply},
+    pause::Pauses,
     print::{self, Output, Style, clean, moment},
 };
 use crate::{args::Subscribe, exit::Failure};
-
-/// The first pause before connecting again; doubled each time up to [`PAUSE_MAX`], less a random part, so that the clients of
-/// a server that restarts do not all come back in one instant.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// A connection that held this long was a good one: the pauses begin anew.
-const STEADY: Duration = Duration::from_secs(5);
 
 /// Phoenix' own bound of channels on a socket.
 const TOPICS_MAX: usize = 100;
@@ -80,7 +72,7 @@ impl From<Lost> for End {
 impl Following<'_> {
     /// Until something cannot pass, or nothing is left to follow.
     async fn follow(&mut self) -> Result<(), Failure> {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Pauses::default();
         loop {
             let since = Instant::now();
             let why = match self.connection().await {
@@ -100,11 +92,7 @@ impl Following<'_> {
             for topic in self.topics.values_mut() {
                 topic.disconnect();
             }
-            if since.elapsed() >= STEADY {
-                pause = PAUSE_MIN;
-            }
-            tokio::time::sleep(rand::rng().random_range(pause / 2..=pause)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            pauses.wait(since).await;
         }
     }
 
