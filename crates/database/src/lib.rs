@@ -4,10 +4,12 @@
 
 mod error;
 mod open;
+mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod url;
 
 pub use error::{Error, OpenError};
-pub use open::{Database, Migrations, Options, Sqlite};
+pub use open::{Database, Migrations, Options};
+pub use sqlite::{Sqlite, Transaction};
 pub use url::DatabaseUrl;

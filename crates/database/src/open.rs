@@ -1,19 +1,22 @@
 //! Opens a database: connects, creates what is missing, brings the schema up to date.
 //!
-//! SQLite has one writer: a pool of one connection for writing (`BEGIN IMMEDIATE`), readers beside it, and a lock file so
-//! that a second process on the same files is refused. Connections are made on the runtime that runs `open` or the query:
-//! run queries on the shared runtime (`chassis::Shared`), which stops last.
+//! SQLite has one writer, readers beside it, and a lock file so that a second process on the same files is refused. Connections are
+//! made on the runtime that runs `open` or the query: run queries on the shared runtime (`chassis::Shared`), which stops last.
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{fs::File, path::Path, time::Duration};
 
 use sqlx::{
-    ConnectOptions, PgPool, SqlitePool, Transaction,
+    ConnectOptions, Connection, PgPool,
     migrate::{MigrateDatabase, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::{DatabaseUrl, Error, OpenError, url::Place};
+use crate::{
+    DatabaseUrl, Error, OpenError,
+    sqlite::{self, Sqlite},
+    url::Place,
+};
 
 /// A service's migrations, one set per backend: `sqlx::migrate!("./migrations/sqlite")` and `…/postgres`.
 #[derive(Debug)]
@@ -43,26 +46,6 @@ pub enum Database {
     Postgres(PgPool),
 }
 
-/// One writer, many readers, one process.
-#[derive(Clone, Debug)]
-pub struct Sqlite {
-    write: SqlitePool,
-    pub read: SqlitePool,
-    /// Held as long as the database is open.
-    _lock: Arc<File>,
-}
-
-impl Sqlite {
-    /// Begins the one write transaction there can be; others wait for it here, in order.
-    pub async fn begin(&self) -> Result<Transaction<'static, sqlx::Sqlite>, Error> {
-        // In a task of its own: a caller that gives up meanwhile would leave the connection inside a transaction that nobody
-        // holds (sqlx notes it only after looking whether the statement took effect), and no other could ever begin.
-        let write = self.write.clone();
-        let begun = tokio::spawn(async move { write.begin_with("BEGIN IMMEDIATE").await }).await;
-        Ok(begun.map_err(|broke| sqlx::Error::Io(std::io::Error::other(broke)))??)
-    }
-}
-
 impl Database {
     pub async fn open(url: &DatabaseUrl, options: Options, migrations: &Migrations) -> Result<Self, OpenError> {
         match url.place() {
@@ -85,9 +68,7 @@ impl Database {
     /// Connections that are open and how many of them wait for work: for metrics.
     pub fn usage(&self) -> (u32, usize) {
         match self {
-            Self::Sqlite(sqlite) => {
-                (sqlite.read.size() + sqlite.write.size(), sqlite.read.num_idle() + sqlite.write.num_idle())
-            }
+            Self::Sqlite(sqlite) => sqlite.usage(),
             Self::Postgres(pool) => (pool.size(), pool.num_idle()),
         }
     }
@@ -95,10 +76,7 @@ impl Database {
     /// Waits for what runs, then closes. SQLite's log is folded into its file.
     pub async fn close(&self) {
         match self {
-            Self::Sqlite(sqlite) => {
-                sqlite.read.close().await;
-                sqlite.write.close().await;
-            }
+            Self::Sqlite(sqlite) => sqlite.close().await,
             Self::Postgres(pool) => pool.close().await,
         }
     }
@@ -125,26 +103,18 @@ async fn open_sqlite(
         .busy_timeout(Duration::from_secs(5))
         // 8 MiB of pages per connection: four services have nine each, and the system keeps what more is hot.
         .pragma("cache_size", "-8192")
+        // A page of rows comes from the connection's thread without a stop in between.
+        .row_buffer_size(1_000)
+        // Folding the log is not the writer's business, and a log that had to grow is cut when it is begun anew.
+        .pragma("wal_autocheckpoint", sqlite::PAGES_BACKSTOP.to_string())
+        .pragma("journal_size_limit", sqlite::LOG_BYTES_KEPT.to_string())
         .disable_statement_logging();
     let connected = |source| OpenError::Connect { url: url.to_string(), source };
-    let write = SqlitePoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(options.acquire_timeout)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_with(connect.clone())
-        .await
-        .map_err(connected)?;
-    surviving(migrator).run(&write).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
-    let read = SqlitePoolOptions::new()
-        .max_connections(options.connections)
-        .acquire_timeout(options.acquire_timeout)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_with(connect.read_only(true))
-        .await
-        .map_err(connected)?;
-    Ok(Sqlite { write, read, _lock: Arc::new(lock) })
+    let mut writer = connect.connect().await.map_err(connected)?;
+    // As `run`, of which the compiler cannot tell that it may change threads.
+    let migrated = surviving(migrator).run_direct(&mut writer).await;
+    migrated.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
+    Sqlite::start(connect, writer, options, lock).await.map_err(connected)
 }
 
 /// A schema that is newer than this binary is lived with: instances are replaced one after another, and an old one may have to
@@ -189,6 +159,16 @@ async fn open_postgres(
     let pool = PgPoolOptions::new()
         .max_connections(options.connections)
         .acquire_timeout(options.acquire_timeout)
+        // Asked whether it is there only if it has rested: asking before each use is one call more for every transaction.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > RESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(connect)
         .await
         .map_err(connected)?;
@@ -196,6 +176,9 @@ async fn open_postgres(
     surviving(migrator).run(&pool).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
     Ok(pool)
 }
+
+/// A server that is restarted is away for about as long.
+const RESTED: Duration = Duration::from_secs(1);
 
 /// Whether the database is there. A server that recovers from a crash says so, and is waited for.
 async fn exists(url: &DatabaseUrl, server: &url::Url) -> Result<bool, sqlx::Error> {
@@ -224,7 +207,7 @@ fn is_starting(error: &sqlx::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::borrow::Cow;
 
     use sqlx::migrate::{Migration, MigrationType};
@@ -236,7 +219,7 @@ mod tests {
     use super::*;
     use crate::testing;
 
-    fn none() -> Migrations {
+    pub(crate) fn none() -> Migrations {
         let empty = || Migrator { migrations: Cow::Borrowed(&[]), ..Migrator::DEFAULT };
         Migrations { sqlite: empty(), postgres: empty() }
     }

@@ -1,4 +1,30 @@
 //! The store on SQLite: one writer at a time, so nothing is locked; lists travel as JSON, bodies as rows of values.
+//!
+//! What is written together is one text of several statements, for each text is two changes of threads. There parameters are named `$1`: of
+//! a `?2` alone SQLite makes two, and sqlx loses count.
+
+/// The heads of topics move: each a list of topic, events appended, more waiting.
+macro_rules! move_heads {
+    ($moves:literal) => {
+        concat!(
+            "UPDATE topic SET last_offset = last_offset + (j.value ->> 1), waiting = waiting + (j.value ->> 2) FROM json_each(",
+            $moves,
+            ") j WHERE topic.id = j.value ->> 0"
+        )
+    };
+}
+
+/// The newest events of the log, so many, are where their ids are now.
+macro_rules! place_ids {
+    ($count:literal) => {
+        concat!(
+            r#"INSERT INTO seen (id, topic_id, "offset")
+               SELECT id, topic_id, "offset" FROM event WHERE place > (SELECT max(place) FROM event) - "#,
+            $count,
+            r#" ON CONFLICT DO UPDATE SET seq = NULL, "offset" = excluded."offset""#
+        )
+    };
+}
 
 mod consumers;
 mod known;
@@ -12,11 +38,7 @@ use notifyx_model::{Category, Clock};
 use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool, query::Query, sqlite::SqliteArguments};
 
-use super::{
-    Error,
-    keep::{Moves, Topics},
-    row::TopicRow,
-};
+use super::{Error, keep::Topics, row::TopicRow};
 
 #[derive(Debug)]
 pub(super) struct Sqlite {
@@ -33,7 +55,7 @@ impl Sqlite {
         &self.database.read
     }
 
-    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, Error> {
+    async fn begin(&self) -> Result<notifyx_database::Transaction, Error> {
         Ok(self.database.begin().await?)
     }
 }
@@ -67,39 +89,27 @@ async fn topic(connection: &mut SqliteConnection, category: &Category) -> Result
     Ok(sqlx::query_as(&sql).bind(category.as_str()).fetch_optional(connection).await?)
 }
 
-async fn move_heads(connection: &mut SqliteConnection, moves: &Moves) -> Result<(), Error> {
-    sqlx::query(
-        "UPDATE topic SET last_offset = last_offset + (j.value ->> 1), waiting = waiting + (j.value ->> 2)
-         FROM json_each(?1) j WHERE topic.id = j.value ->> 0",
-    )
-    .bind(list(moves.each()))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
 /// Rows per statement. Few lengths, so that each is prepared once: preparing takes longer than inserting.
 const LENGTHS: [usize; 4] = [128, 32, 8, 1];
 
 type Statement<'q> = Query<'q, sqlx::Sqlite, SqliteArguments<'q>>;
 
-/// Inserts rows of so many `columns` into a table, in the fewest statements; `bind` binds one row. The rowid of the last.
+/// Inserts rows of so many `columns` into a table, in the fewest statements; `bind` binds one row.
 async fn insert<T>(
     connection: &mut SqliteConnection,
     table: &str,
     columns: &str,
     mut rows: &[T],
     bind: impl for<'q> Fn(Statement<'q>, &'q T) -> Statement<'q>,
-) -> Result<i64, Error> {
-    let mut last = 0;
+) -> Result<(), Error> {
     let row = format!("({})", vec!["?"; columns.split(',').count()].join(", "));
     for length in LENGTHS {
         while rows.len() >= length {
             let (now, later) = rows.split_at(length);
             let sql = format!("INSERT INTO {table} ({columns}) VALUES {}", vec![row.as_str(); length].join(", "));
-            last = now.iter().fold(sqlx::query(&sql), &bind).execute(&mut *connection).await?.last_insert_rowid();
+            now.iter().fold(sqlx::query(&sql), &bind).execute(&mut *connection).await?;
             rows = later;
         }
     }
-    Ok(last)
+    Ok(())
 }

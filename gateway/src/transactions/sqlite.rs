@@ -25,7 +25,7 @@ impl Sqlite {
         Self { database, clock }
     }
 
-    async fn begin_writing(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, StoreError> {
+    async fn begin_writing(&self) -> Result<notifyx_database::Transaction, StoreError> {
         self.database.begin().await.map_err(StoreError::new)
     }
 

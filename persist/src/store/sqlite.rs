@@ -26,7 +26,7 @@ impl Sqlite {
         &self.database.read
     }
 
-    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, Error> {
+    async fn begin(&self) -> Result<notifyx_database::Transaction, Error> {
         Ok(self.database.begin().await?)
     }
 }

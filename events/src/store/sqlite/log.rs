@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use notifyx_model::{Category, EventId, Timestamp};
 use sqlx::{FromRow, Row, SqliteConnection};
 
-use super::{Sqlite, find_topics, insert, known, list, move_heads, topics};
+use super::{Sqlite, find_topics, insert, known, list, topics};
 use crate::{
     Error,
     event::{Event, NewEvent, Place},
@@ -52,8 +52,7 @@ impl Log for Sqlite {
             let topic = topics.get(&events[i].category);
             rows.push((i, topic.id, moves.append(topic.id, topic.last_offset)));
         }
-        write(&mut tx, events, &rows, at).await?;
-        move_heads(&mut tx, &moves).await?;
+        write(&mut tx, events, &rows, &moves, at).await?;
         tx.commit().await?;
         let placed = rows.iter().map(|(i, _, offset)| (*i, Place::Fired { offset: unsigned(*offset), at }));
         Ok(kept(events, placed, &known))
@@ -116,13 +115,14 @@ async fn write(
     connection: &mut SqliteConnection,
     events: &[NewEvent],
     rows: &[(usize, i64, i64)],
+    moves: &Moves,
     at: Timestamp,
 ) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
     let columns = "topic_id, \"offset\", id, priority, created_at, fire_at, fired_at, key, owner, recurring_id, data";
-    let last = insert(connection, "event", columns, rows, |query, (i, topic, offset)| {
+    insert(connection, "event", columns, rows, |query, (i, topic, offset)| {
         let event = &events[*i];
         query
             .bind(topic)
@@ -138,18 +138,10 @@ async fn write(
             .bind(event.data.to_vec())
     })
     .await?;
-    place_ids(connection, last, rows.len()).await
-}
-
-/// The newest `count` events of the log, of which the newest has this place, are where their ids are now.
-pub(super) async fn place_ids(connection: &mut SqliteConnection, last: i64, count: usize) -> Result<(), Error> {
-    let before = last - i64::try_from(count).expect("a batch fits in memory");
-    sqlx::query(
-        r#"INSERT INTO seen (id, topic_id, "offset") SELECT id, topic_id, "offset" FROM event WHERE place > ?1
-           ON CONFLICT DO UPDATE SET seq = NULL, "offset" = excluded."offset""#,
-    )
-    .bind(before)
-    .execute(connection)
-    .await?;
+    let count = i64::try_from(rows.len()).expect("a batch fits in memory");
+    sqlx::query(LIST).bind(count).bind(list(moves.each())).execute(connection).await?;
     Ok(())
 }
+
+/// Of the newest events of the log, $1 in number; $2: how far the heads move.
+const LIST: &str = concat!(place_ids!("$1"), ";", move_heads!("$2"));

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use notifyx_model::{Category, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::{Sqlite, find_topics, insert, known, list, log, move_heads, topics};
+use super::{Sqlite, find_topics, insert, known, list, topics};
 use crate::{
     Error,
     event::{Event, NewEvent},
@@ -48,6 +48,18 @@ macro_rules! due {
     };
 }
 
+/// Of waiting events, each a list that begins with its number.
+macro_rules! forget_due {
+    ($numbers:literal) => {
+        concat!(
+            "DELETE FROM due WHERE (topic_id, fire_at, seq) IN (
+                 SELECT w.topic_id, w.fire_at, w.seq FROM json_each(",
+            $numbers,
+            ") j CROSS JOIN scheduled w ON w.seq = j.value ->> 0)"
+        )
+    };
+}
+
 #[async_trait]
 impl Schedule for Sqlite {
     async fn schedule(&self, events: &[NewEvent]) -> Result<Vec<Kept>, Error> {
@@ -78,19 +90,7 @@ impl Schedule for Sqlite {
         let first = reserve(&mut tx, orders.len()).await?;
         let (changes, moved) = keep::rescheduled(orders, known, first..);
         let moved = list(moved.iter().map(|moved| (moved.old, moved.new, moved.at.as_micros())));
-        for sql in [
-            FORGET_DUE,
-            "UPDATE scheduled SET seq = j.value ->> 1, fire_at = j.value ->> 2
-             FROM json_each(?1) j WHERE scheduled.seq = j.value ->> 0",
-            "INSERT INTO seen (id, topic_id, seq)
-             SELECT w.id, w.topic_id, w.seq FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 1 WHERE true
-             ON CONFLICT DO UPDATE SET seq = excluded.seq",
-            "INSERT INTO due (topic_id, fire_at, seq, priority)
-             SELECT w.topic_id, w.fire_at, w.seq, w.priority
-             FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 1",
-        ] {
-            sqlx::query(sql).bind(&moved).execute(&mut *tx).await?;
-        }
+        sqlx::query(MOVE).bind(moved).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(changes)
     }
@@ -179,6 +179,27 @@ async fn reserve(connection: &mut SqliteConnection, count: usize) -> Result<i64,
     Ok(last - count + 1)
 }
 
+/// Another time for waiting events: $1 numbers, each with the new one and the new time.
+const MOVE: &str = concat!(
+    forget_due!("$1"),
+    ";UPDATE scheduled SET seq = j.value ->> 1, fire_at = j.value ->> 2
+      FROM json_each($1) j WHERE scheduled.seq = j.value ->> 0;
+      INSERT INTO seen (id, topic_id, seq)
+      SELECT w.id, w.topic_id, w.seq FROM json_each($1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 1 WHERE true
+      ON CONFLICT DO UPDATE SET seq = excluded.seq;
+      INSERT INTO due (topic_id, fire_at, seq, priority)
+      SELECT w.topic_id, w.fire_at, w.seq, w.priority
+      FROM json_each($1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 1"
+);
+
+/// Of new events, by the first of their numbers, $1; $2: how far the heads move.
+const LIST: &str = concat!(
+    "INSERT INTO seen (id, topic_id, seq) SELECT id, topic_id, seq FROM scheduled WHERE seq >= $1;
+     INSERT INTO due (topic_id, fire_at, seq, priority)
+     SELECT topic_id, fire_at, seq, priority FROM scheduled WHERE seq >= $1;",
+    move_heads!("$2")
+);
+
 /// Bodies are bound once; the narrow tables are filled from them.
 pub(super) async fn put(connection: &mut SqliteConnection, events: &[NewEvent]) -> Result<Vec<Kept>, Error> {
     let topics = topics(connection, &categories(events.iter().map(|event| &event.category))).await?;
@@ -211,21 +232,9 @@ pub(super) async fn put(connection: &mut SqliteConnection, events: &[NewEvent]) 
             .bind(event.data.to_vec())
     })
     .await?;
-    for sql in [
-        "INSERT INTO seen (id, topic_id, seq) SELECT id, topic_id, seq FROM scheduled WHERE seq >= ?1",
-        "INSERT INTO due (topic_id, fire_at, seq, priority)
-         SELECT topic_id, fire_at, seq, priority FROM scheduled WHERE seq >= ?1",
-    ] {
-        sqlx::query(sql).bind(first).execute(&mut *connection).await?;
-    }
-    move_heads(connection, &moves).await?;
+    sqlx::query(LIST).bind(first).bind(list(moves.each())).execute(&mut *connection).await?;
     Ok(kept(events, rows.iter().map(|(i, seq, _)| (*i, keep::waiting(*seq))), &known))
 }
-
-/// ?1: waiting events, each a list that begins with its number; or numbers.
-const FORGET_DUE: &str = "
-DELETE FROM due WHERE (topic_id, fire_at, seq) IN (
-    SELECT w.topic_id, w.fire_at, w.seq FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 0)";
 
 /// ?1: numbers.
 const FIRING: &str = r#"
@@ -234,12 +243,19 @@ SELECT w.topic_id, t.last_offset, t.name AS category, w.id, w.key, w.priority, w
 FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value CROSS JOIN topic t ON t.id = w.topic_id
 ORDER BY j.key"#;
 
-/// From here on bodies stay in the database. ?1: numbers with their offsets, ?2 the time.
-const TO_LOG: &str = r#"
-INSERT INTO event (topic_id, "offset", id, priority, created_at, fire_at, fired_at, key, owner, recurring_id, data)
-SELECT w.topic_id, j.value ->> 1, w.id, w.priority, w.created_at, w.fire_at, ?2, w.key, w.owner, w.recurring_id, w.data
-FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 0
-ORDER BY j.key"#;
+/// All that is written when events fire, in one go: each statement by itself would wait for the connection's thread. From here on bodies stay
+/// in the database. $1: numbers with their offsets, $2: the time, $3: how many, $4: how far the heads move.
+const TO_LOG: &str = concat!(
+    r#"INSERT INTO event (topic_id, "offset", id, priority, created_at, fire_at, fired_at, key, owner, recurring_id, data)
+       SELECT w.topic_id, j.value ->> 1, w.id, w.priority, w.created_at, w.fire_at, $2, w.key, w.owner, w.recurring_id, w.data
+       FROM json_each($1) j CROSS JOIN scheduled w ON w.seq = j.value ->> 0
+       ORDER BY j.key;"#,
+    place_ids!("$3"),
+    ";",
+    forget_due!("$1"),
+    ";DELETE FROM scheduled WHERE seq IN (SELECT value ->> 0 FROM json_each($1));",
+    move_heads!("$4")
+);
 
 async fn fire(connection: &mut SqliteConnection, seqs: &str, at: Timestamp) -> Result<Vec<Event>, Error> {
     let rows = sqlx::query_as(FIRING).bind(seqs).fetch_all(&mut *connection).await?;
@@ -248,31 +264,30 @@ async fn fire(connection: &mut SqliteConnection, seqs: &str, at: Timestamp) -> R
     if events.is_empty() {
         return Ok(events);
     }
-    let count = fired.len();
-    let fired = list(fired);
-    let written = sqlx::query(TO_LOG).bind(&fired).bind(at.as_micros()).execute(&mut *connection).await?;
-    log::place_ids(connection, written.last_insert_rowid(), count).await?;
-    for sql in [FORGET_DUE, "DELETE FROM scheduled WHERE seq IN (SELECT value ->> 0 FROM json_each(?1))"] {
-        sqlx::query(sql).bind(&fired).execute(&mut *connection).await?;
-    }
-    move_heads(connection, &moves).await?;
+    let count = i64::try_from(fired.len()).expect("a batch fits in memory");
+    sqlx::query(TO_LOG)
+        .bind(list(fired))
+        .bind(at.as_micros())
+        .bind(count)
+        .bind(list(moves.each()))
+        .execute(connection)
+        .await?;
     Ok(events)
 }
 
 /// Takes what waits under these numbers out of the schedule; a JSON list. Their ids are free.
 pub(super) async fn withdraw(connection: &mut SqliteConnection, seqs: &str) -> Result<(), Error> {
-    for sql in [
-        "UPDATE topic SET waiting = waiting - g.count FROM (
-             SELECT w.topic_id, count(*) AS count FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value
-             GROUP BY w.topic_id) g
-         WHERE topic.id = g.topic_id",
-        "DELETE FROM seen WHERE (id, topic_id) IN (
-             SELECT w.id, w.topic_id FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value)",
-        "DELETE FROM due WHERE (topic_id, fire_at, seq) IN (
-             SELECT w.topic_id, w.fire_at, w.seq FROM json_each(?1) j CROSS JOIN scheduled w ON w.seq = j.value)",
-        "DELETE FROM scheduled WHERE seq IN (SELECT value FROM json_each(?1))",
-    ] {
-        sqlx::query(sql).bind(seqs).execute(&mut *connection).await?;
-    }
+    sqlx::query(WITHDRAW).bind(seqs).execute(connection).await?;
     Ok(())
 }
+
+const WITHDRAW: &str = "
+UPDATE topic SET waiting = waiting - g.count FROM (
+    SELECT w.topic_id, count(*) AS count FROM json_each($1) j CROSS JOIN scheduled w ON w.seq = j.value
+    GROUP BY w.topic_id) g
+WHERE topic.id = g.topic_id;
+DELETE FROM seen WHERE (id, topic_id) IN (
+    SELECT w.id, w.topic_id FROM json_each($1) j CROSS JOIN scheduled w ON w.seq = j.value);
+DELETE FROM due WHERE (topic_id, fire_at, seq) IN (
+    SELECT w.topic_id, w.fire_at, w.seq FROM json_each($1) j CROSS JOIN scheduled w ON w.seq = j.value);
+DELETE FROM scheduled WHERE seq IN (SELECT value FROM json_each($1))";
