@@ -2,8 +2,11 @@
 //!
 //! A batch is what has become due while the one before it was written. What could not be fired goes back and is tried again.
 
+use std::{thread, time::Duration};
+
 use notifyx_chassis::reply;
 use notifyx_model::{Fault, Kind};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -19,6 +22,9 @@ const BATCH_MIN: usize = 16;
 /// What a batch may weigh before the next one is smaller: the events are in memory on their way to the watchers.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// The runtime's timers count in milliseconds and come up to two of them late: the last bit is slept by a thread.
+const FINE: Duration = Duration::from_millis(3);
+
 impl Driver {
     pub(super) async fn fire(&self, over: &CancellationToken) {
         let (mut again, mut limit) = (Again::default(), BATCH_MIN);
@@ -28,7 +34,11 @@ impl Driver {
             if due.is_empty() {
                 // No longer than until the next look: the clock may be put forward.
                 let wait = self.plan.earliest().map_or(LOOK, |at| at.since(now).min(LOOK));
-                rest(wait, &self.plan.calls.nearer, over).await;
+                if wait > FINE {
+                    rest(wait - FINE, &self.plan.calls.nearer, over).await;
+                } else {
+                    self.rest_finely(wait, over).await;
+                }
                 continue;
             }
             match self.fire_batch(&due).await {
@@ -39,6 +49,16 @@ impl Driver {
                     again.rest(over).await;
                 }
             }
+        }
+    }
+
+    /// As [`rest`], to a tenth of a millisecond, for at most [`FINE`].
+    async fn rest_finely(&self, wait: Duration, over: &CancellationToken) {
+        tokio::select! {
+            () = over.cancelled() => {}
+            () = self.plan.calls.nearer.notified() => {}
+            // Given up, it sleeps to its end, which is near.
+            _ = spawn_blocking(move || thread::sleep(wait)) => {}
         }
     }
 
