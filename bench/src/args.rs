@@ -1,10 +1,16 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{error::Error, fanout::Fanout, notifyx::Notifyx, process::Process, publish::Publish};
+use crate::{
+    error::Error, events::Events, fanout::Fanout, machine::pin_to, notifyx::Notifyx, postgres::Postgres,
+    process::Process, publish::Publish,
+};
 
 /// Measures a running Notifyx, beside yardsticks in the same run.
 #[derive(Debug, Parser)]
@@ -31,6 +37,12 @@ Examples:
   notifyx-bench publish --notifyx target/release/notifyx --postgres --yardstick
   notifyx-bench publish --server 127.0.0.1:4000 --publishers 1,64 --seconds 10 --json")]
     Publish(Publish),
+    /// Events that fire at their time
+    #[command(after_help = "\
+Examples:
+  notifyx-bench events --notifyx target/release/notifyx --postgres --peers
+  notifyx-bench events --notifyx target/release/notifyx --waiting 0 --rates 100 --categories 1 --clients 1000")]
+    Events(Events),
     /// The yardstick's server: started by `fanout --yardstick`
     #[command(hide = true)]
     PlainServer,
@@ -67,6 +79,39 @@ impl Measured {
             (Some(program), _) => Notifyx::start(program, core, self.data.as_deref(), None).map(Some),
             (None, Some(gateway)) => Ok(Some(Notifyx::running(gateway, self.pid))),
             (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Which PostgreSQL server.
+#[derive(Clone, Debug)]
+pub(crate) enum Which {
+    Own,
+    At(String),
+}
+
+/// As `--postgres` says it.
+pub(crate) fn which(text: &str) -> Result<Which, String> {
+    match text {
+        "own" => Ok(Which::Own),
+        _ if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) => {
+            Ok(Which::At(text.to_owned()))
+        }
+        _ => Err("not a server's URL: postgres://user@host".into()),
+    }
+}
+
+impl Which {
+    /// An own one's processes are held to the core they are started on.
+    pub(crate) fn start(&self, data: Option<&Path>, pin: bool) -> Result<Postgres, Error> {
+        match self {
+            Self::At(url) => Ok(Postgres::running(url)),
+            Self::Own => {
+                if pin {
+                    pin_to(0)?;
+                }
+                Postgres::start(data)
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use notifyx_model::{Clock, Timestamp};
 use tokio::sync::Notify;
 
 use crate::latency::Latency;
@@ -15,6 +16,7 @@ use crate::latency::Latency;
 #[derive(Debug)]
 pub(crate) struct Flight {
     began: Instant,
+    began_at: Timestamp,
     first_seq: u32,
     sockets: u32,
     slots: Box<[Slot]>,
@@ -43,6 +45,7 @@ impl Flight {
         };
         Self {
             began: Instant::now(),
+            began_at: Clock::system().now(),
             first_seq,
             sockets,
             slots: (0..messages).map(slot).collect(),
@@ -69,6 +72,19 @@ impl Flight {
         if let Some((_, slot)) = self.slot(seq) {
             slot.sent.store(self.now(), Ordering::Release);
         }
+    }
+
+    /// The message counts from this time on, whenever it was sent.
+    pub(crate) fn due(&self, seq: u32, at: Timestamp) {
+        if let Some((_, slot)) = self.slot(seq) {
+            let nanos = u64::try_from(at.since(self.began_at).as_nanos()).unwrap_or(u64::MAX);
+            slot.sent.store(nanos, Ordering::Release);
+        }
+    }
+
+    /// Deliveries that are still to come.
+    pub(crate) fn lacks(&self) -> u64 {
+        self.slots.iter().map(|slot| u64::from(slot.missing.load(Ordering::Acquire))).sum()
     }
 
     pub(crate) fn answered(&self, seq: u32) {
@@ -163,6 +179,13 @@ mod tests {
         assert_eq!(flight.delivered(10, 900), None, "twice at one socket");
         assert_eq!(flight.delivered(12, 900), None, "of another flight");
         assert_eq!(flight.delivered(9, 900), None, "of another flight");
+    }
+
+    #[test]
+    fn a_message_that_is_due_counts_from_its_time() {
+        let flight = Flight::new(0, 1, 1, 1);
+        flight.due(0, flight.began_at + std::time::Duration::from_micros(500));
+        assert_eq!((flight.lacks(), flight.delivered(0, 700_000), flight.lacks()), (1, Some(200_000), 0));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ mod connect;
 mod crowd;
 mod disk;
 mod error;
+mod events;
 mod fanout;
 mod flight;
 mod frame;
@@ -45,6 +46,7 @@ fn run(command: &Command, json: bool) -> Result<(), Error> {
     match command {
         Command::Fanout(args) => tell(&runtime()?.block_on(fanout::run(args))?, json),
         Command::Publish(args) => tell(&runtime()?.block_on(publish::run(args))?, json),
+        Command::Events(args) => tell(&runtime()?.block_on(events::run(args))?, json),
         Command::PlainServer => plain::serve(),
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Notifyx {
     pub(crate) gateway: SocketAddr,
     /// `None` for one that runs elsewhere: then its CPU and memory are not told.
     pub(crate) process: Option<Process>,
+    /// The events service's own door, and the secret that opens it; of a platform that was started here.
+    events: Option<(SocketAddr, String)>,
     /// Tells the accounts and topics of one run from those of another.
     run: String,
     /// Dropped first: it stops the process.
@@ -54,7 +56,7 @@ pub(crate) struct Account {
 
 impl Notifyx {
     pub(crate) fn running(gateway: SocketAddr, process: Option<Process>) -> Self {
-        Self { gateway, process, run: run_name(), _own: None, _data: None }
+        Self { gateway, process, events: None, run: run_name(), _own: None, _data: None }
     }
 
     /// Starts `notifyx up` on free ports, with SQLite in an empty folder below `data` or with the Postgres databases of a URL.
@@ -69,6 +71,7 @@ impl Notifyx {
             None => TempDir::with_prefix("notifyx-bench-"),
         };
         let folder = folder.map_err(Error::io("making a folder for the data"))?;
+        let secret = format!("{}{}", run_name(), run_name());
         let program: PathBuf = program.canonicalize().map_err(Error::io(program.display()))?;
         let mut child = on_core(core, &program)
             .args(["up", "--json", "--port", "0"])
@@ -77,6 +80,7 @@ impl Notifyx {
                 None => [OsStr::new("--data"), folder.path().as_os_str()],
             })
             .env("NOTIFYX_TELEMETRY__LOG", "warn")
+            .env("NOTIFYX_CLUSTER__SECRET", &secret)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -93,10 +97,18 @@ impl Notifyx {
         });
         let line = ready.recv_timeout(START_TIMEOUT);
         let line = line.map_err(|_| Error::failed(format!("{} did not get ready", program.display())))?;
-        let gateway = serde_json::from_str(&line).ok().and_then(|ready: Value| ready["gateway"].as_str()?.parse().ok());
+        let ready: Option<Value> = serde_json::from_str(&line).ok();
+        let address = |door: &str| ready.as_ref()?.get(door)?.as_str()?.parse().ok();
+        let events = address("events").map(|events| (events, secret));
+        let gateway = address("gateway");
         let gateway = gateway.ok_or_else(|| Error::failed(format!("`notifyx up` did not tell its address: {line}")))?;
         let process = Some(Process::of(pid));
-        Ok(Self { gateway, process, run: run_name(), _own: Some(own), _data: Some(folder) })
+        Ok(Self { gateway, process, events, run: run_name(), _own: Some(own), _data: Some(folder) })
+    }
+
+    /// Where the events service listens, and the cluster's secret.
+    pub(crate) fn events(&self) -> Option<(SocketAddr, &str)> {
+        self.events.as_ref().map(|(address, secret)| (*address, secret.as_str()))
     }
 
     /// Registers and logs in.

@@ -70,6 +70,14 @@ impl Postgres {
         format!("{}/{}_{name}", self.base, self.prefix)
     }
 
+    /// Makes a database; its URL with its password.
+    pub(crate) async fn create(&self, name: &str) -> Result<String, Error> {
+        let create = format!("CREATE DATABASE \"{}_{name}\"", self.prefix);
+        let created = sqlx::raw_sql(&create).execute(&mut self.connect().await?).await;
+        created.map_err(|error| Error::failed(format!("making the database {name}: {error}")))?;
+        Ok(self.text(name))
+    }
+
     pub(crate) async fn settings(&self) -> Result<Settings, Error> {
         let mut connection = self.connect().await?;
         let mut show = async |name: &str| {

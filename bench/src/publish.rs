@@ -19,12 +19,11 @@ use self::{
     stand::{Backend, Stand, Subject},
 };
 use crate::{
-    args::Measured,
+    args::{Measured, Which, which},
     disk::Disk,
     error::Error,
     machine::{Machine, allow_files, pin_to},
     payload,
-    postgres::Postgres,
     process::Process,
 };
 
@@ -58,23 +57,6 @@ pub(crate) struct Publish {
     pub(crate) payload: u32,
 }
 
-/// Which PostgreSQL server.
-#[derive(Clone, Debug)]
-pub(crate) enum Which {
-    Own,
-    At(String),
-}
-
-fn which(text: &str) -> Result<Which, String> {
-    match text {
-        "own" => Ok(Which::Own),
-        _ if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) => {
-            Ok(Which::At(text.to_owned()))
-        }
-        _ => Err("not a server's URL: postgres://user@host".into()),
-    }
-}
-
 /// So many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Point {
@@ -104,7 +86,10 @@ pub(crate) async fn run(args: &Publish) -> Result<Report, Error> {
     let most = args.publishers.iter().copied().chain([args.shared]).max().unwrap_or(0);
     // One measurement's connections are closed when those of the next are made, or a little later.
     allow_files(u64::from(most), 2)?;
-    let postgres = postgres(args)?;
+    let postgres = match &args.postgres {
+        None => None,
+        Some(which) => Some(which.start(args.measured.data.as_deref(), args.measured.pin)?),
+    };
     if args.measured.pin {
         pin_to(1)?;
     }
@@ -132,20 +117,6 @@ pub(crate) async fn run(args: &Publish) -> Result<Report, Error> {
         postgres.clean().await?;
     }
     Ok(Report::new(machine, settings, args, [disk_before, disk_after], &rounds))
-}
-
-/// Its processes are held to the core they are started on.
-fn postgres(args: &Publish) -> Result<Option<Postgres>, Error> {
-    match &args.postgres {
-        None => Ok(None),
-        Some(Which::At(url)) => Ok(Some(Postgres::running(url))),
-        Some(Which::Own) => {
-            if args.measured.pin {
-                pin_to(0)?;
-            }
-            Postgres::start(args.measured.data.as_deref()).map(Some)
-        }
-    }
 }
 
 async fn measure(args: &Publish, stand: &Stand, subject: Subject, point: Point) -> Result<Round, Error> {
