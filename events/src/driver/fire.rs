@@ -34,10 +34,9 @@ impl Driver {
             if due.is_empty() {
                 // No longer than until the next look: the clock may be put forward.
                 let wait = self.plan.earliest().map_or(LOOK, |at| at.since(now).min(LOOK));
-                if wait > FINE {
-                    rest(wait - FINE, &self.plan.calls.nearer, over).await;
-                } else {
-                    self.rest_finely(wait, over).await;
+                match wait.checked_sub(FINE) {
+                    Some(wait) => rest(wait, &self.plan.calls.nearer, over).await,
+                    None => self.rest_finely(wait, over).await,
                 }
                 continue;
             }
