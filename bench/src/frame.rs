@@ -9,6 +9,9 @@ const MASKED: u8 = 0x80;
 const LENGTH_IN_2: u8 = 0x7E;
 const LENGTH_IN_8: u8 = 0x7F;
 const TEXT: u8 = 0x1;
+const PONG: u8 = 0xA;
+/// Constant: it is there to protect proxies, of which there are none here.
+const MASK: [u8; 4] = [0x6d, 0xb6, 0xb2, 0x80];
 /// Sent by the server when it ends the connection; the payload begins with a code.
 pub(crate) const CLOSE: u8 = 0x8;
 
@@ -55,12 +58,18 @@ pub(crate) fn from_server(text: &str) -> Vec<u8> {
     frame
 }
 
-/// A text frame as a client sends it. The mask is constant: it is there to protect proxies, of which there are none here.
+/// A text frame as a client sends it.
 pub(crate) fn from_client(text: &str) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x6d, 0xb6, 0xb2, 0x80];
     let mut frame = begin(text.len(), MASKED);
     frame.extend_from_slice(&MASK);
     frame.extend(text.bytes().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// What a client sends that is there and has nothing to say.
+pub(crate) fn pong() -> Vec<u8> {
+    let mut frame = vec![FIN | PONG, MASKED];
+    frame.extend_from_slice(&MASK);
     frame
 }
 

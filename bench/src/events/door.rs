@@ -26,6 +26,7 @@ use crate::{
     crowd::{Crowd, Tally},
     error::Error,
     flight::Flight,
+    frame,
     http::{Connection, Post as Head},
     notifyx::{Account, Notifyx},
     payload::{self, Finder},
@@ -100,7 +101,8 @@ impl Stand {
         let ears = match args.door {
             Door::Gateway => {
                 let account = platform.account("events").await?;
-                let crowd = Crowd::start(None)?;
+                // A WebSocket library would answer the server's pings: who says nothing is taken for gone.
+                let crowd = Crowd::start(Some(frame::pong()))?;
                 let greeting = |number| Greeting {
                     path: Some(format!(
                         "/ws/events/{}?token={}",
