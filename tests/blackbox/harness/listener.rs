@@ -1,6 +1,9 @@
 //! Who listens to a category: over a plain WebSocket, Server-Sent Events, or a channel. Each gives the same events.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -12,6 +15,9 @@ use tokio_tungstenite::{
 use url::Url;
 
 use super::{Ending, Socket};
+
+/// As Phoenix clients do: who says nothing for twice as long is taken for gone.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(30);
 
 /// Longer than anything that is to come may take under the load of these tests.
 const EVENT_WITHIN: Duration = Duration::from_secs(20);
@@ -32,7 +38,8 @@ pub(crate) struct Listener {
 enum Source {
     Plain(Box<WebSocketStream<MaybeTlsStream<TcpStream>>>),
     Sse(Lines),
-    Channel(Box<Socket>),
+    /// With when it last said that it is there.
+    Channel(Box<Socket>, Instant),
 }
 
 impl fmt::Debug for Listener {
@@ -89,7 +96,7 @@ impl Listener {
                 let params = from.map_or(json!({}), |from| json!({ "last_offset": from }));
                 let joined = socket.join(&format!("events:{category}"), params).await;
                 assert_eq!(joined["recovered"], json!(from.is_some()), "{joined}");
-                Source::Channel(Box::new(socket))
+                Source::Channel(Box::new(socket), Instant::now())
             }
         };
         Ok(Self { source, channel: format!("events:{category}") })
@@ -123,7 +130,11 @@ impl Listener {
                 }
             },
             Source::Sse(lines) => lines.next().await.ok_or(None),
-            Source::Channel(socket) => loop {
+            Source::Channel(socket, said) => loop {
+                if said.elapsed() > HEARTBEAT_EVERY {
+                    *said = Instant::now();
+                    socket.send("phoenix", "heartbeat", json!({})).await;
+                }
                 let frame = socket.outcome().await?;
                 if frame.topic == self.channel && frame.event == "event" {
                     return Ok(frame.payload);
