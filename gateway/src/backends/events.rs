@@ -98,7 +98,7 @@ impl Events {
     /// Whichever category has it where none is named.
     pub(crate) async fn get(&self, id: &EventId, category: Option<&Category>) -> Result<wire::Event, CallError> {
         let event = named(id, category);
-        self.ask(reading(), event, async |mut client, event| client.get(event).await).await
+        ask(&self.mesh, reading(), log, event, async |mut client, event| client.get(event).await).await
     }
 
     /// Not repeated: the second time would find it gone, and say so.
@@ -109,7 +109,8 @@ impl Events {
         category: &Category,
     ) -> Result<wire::Event, Error> {
         let request = wire::CancelRequest { event: Some(named(id, Some(category))), forwarded: false };
-        let canceled = self.ask(changing(by), request, async |mut client, request| client.cancel(request).await).await;
+        let canceled =
+            ask(&self.mesh, changing(by), log, request, async |mut client, request| client.cancel(request).await).await;
         canceled.map_err(|error| Error::of_change(error, "ask for the event to see whether it still waits"))
     }
 
@@ -122,25 +123,25 @@ impl Events {
     ) -> Result<wire::Event, Error> {
         let event = Some(named(id, Some(category)));
         let request = wire::RescheduleRequest { event, fire_at_us, forwarded: false };
-        let ask = async |mut client: EventsClient<Line>, request| client.reschedule(request).await;
-        let moved = self.ask(changing(by).idempotent(), request, ask).await;
+        let call = async |mut client: EventsClient<Line>, request| client.reschedule(request).await;
+        let moved = ask(&self.mesh, changing(by).idempotent(), log, request, call).await;
         moved.map_err(|error| Error::of_change(error, "the same request may be sent again"))
     }
 
     /// What waits in a category, soonest first.
     pub(crate) async fn list(&self, request: wire::ListRequest) -> Result<wire::ListReply, CallError> {
-        self.ask(reading(), request, async |mut client, request| client.list(request).await).await
+        ask(&self.mesh, reading(), log, request, async |mut client, request| client.list(request).await).await
     }
 
     /// A category's log, by offset.
     pub(crate) async fn read(&self, request: wire::ReadRequest) -> Result<wire::ReadReply, CallError> {
-        self.ask(reading(), request, async |mut client, request| client.read(request).await).await
+        ask(&self.mesh, reading(), log, request, async |mut client, request| client.read(request).await).await
     }
 
     /// The holder of the lease knows; whoever is asked asks it.
     pub(crate) async fn queues(&self, request: wire::QueuesRequest) -> Result<wire::QueuesReply, CallError> {
         let terms = reading().deadline(CHANGE_DEADLINE);
-        self.ask(terms, request, async |mut client, request| client.queues(request).await).await
+        ask(&self.mesh, terms, log, request, async |mut client, request| client.queues(request).await).await
     }
 
     // What recurs.
@@ -151,33 +152,33 @@ impl Events {
         mut new: wire::NewSchedule,
     ) -> Result<wire::RecurringSchedule, Error> {
         self.name(&mut new.id);
-        let ask = async |mut client: SchedulesClient<Line>, new| client.create(new).await;
-        let created = self.ask_schedules(changing(by).idempotent(), new, ask).await;
+        let call = async |mut client: SchedulesClient<Line>, new| client.create(new).await;
+        let created = ask(&self.mesh, changing(by).idempotent(), recurring, new, call).await;
         created.map_err(|error| Error::of_change(error, "with an `id` of yours the same request may be sent again"))
     }
 
     pub(crate) async fn find_schedule(&self, id: &EventId) -> Result<wire::RecurringSchedule, CallError> {
-        let ask = async |mut client: SchedulesClient<Line>, id| client.get(id).await;
-        self.ask_schedules(reading(), schedule_ref(id), ask).await
+        let call = async |mut client: SchedulesClient<Line>, id| client.get(id).await;
+        ask(&self.mesh, reading(), recurring, schedule_ref(id), call).await
     }
 
     pub(crate) async fn schedules(
         &self,
         request: wire::ListSchedulesRequest,
     ) -> Result<wire::ListSchedulesReply, CallError> {
-        let ask = async |mut client: SchedulesClient<Line>, request| client.list(request).await;
-        self.ask_schedules(reading(), request, ask).await
+        let call = async |mut client: SchedulesClient<Line>, request| client.list(request).await;
+        ask(&self.mesh, reading(), recurring, request, call).await
     }
 
     pub(crate) async fn pause(&self, by: Option<&User>, id: &EventId) -> Result<wire::RecurringSchedule, Error> {
-        let ask = async |mut client: SchedulesClient<Line>, id| client.pause(id).await;
-        let paused = self.ask_schedules(changing(by).idempotent(), schedule_ref(id), ask).await;
+        let call = async |mut client: SchedulesClient<Line>, id| client.pause(id).await;
+        let paused = ask(&self.mesh, changing(by).idempotent(), recurring, schedule_ref(id), call).await;
         paused.map_err(|error| Error::of_change(error, "the same request may be sent again"))
     }
 
     pub(crate) async fn resume(&self, by: Option<&User>, id: &EventId) -> Result<wire::RecurringSchedule, Error> {
-        let ask = async |mut client: SchedulesClient<Line>, id| client.resume(id).await;
-        let resumed = self.ask_schedules(changing(by).idempotent(), schedule_ref(id), ask).await;
+        let call = async |mut client: SchedulesClient<Line>, id| client.resume(id).await;
+        let resumed = ask(&self.mesh, changing(by).idempotent(), recurring, schedule_ref(id), call).await;
         resumed.map_err(|error| Error::of_change(error, "the same request may be sent again"))
     }
 
@@ -187,8 +188,8 @@ impl Events {
         by: Option<&User>,
         id: &EventId,
     ) -> Result<wire::RecurringSchedule, Error> {
-        let ask = async |mut client: SchedulesClient<Line>, id| client.delete(id).await;
-        let deleted = self.ask_schedules(changing(by), schedule_ref(id), ask).await;
+        let call = async |mut client: SchedulesClient<Line>, id| client.delete(id).await;
+        let deleted = ask(&self.mesh, changing(by), recurring, schedule_ref(id), call).await;
         deleted.map_err(|error| Error::of_change(error, "ask for the schedule to see whether it is still there"))
     }
 
@@ -202,8 +203,8 @@ impl Events {
         let mut event_id = event_id.map(ToString::to_string).unwrap_or_default();
         let named_here = self.name(&mut event_id);
         let request = wire::RunNowRequest { id: id.to_string(), event_id };
-        let ask = async |mut client: SchedulesClient<Line>, request| client.run_now(request).await;
-        let ran = self.ask_schedules(changing(by).idempotent(), request, ask).await;
+        let call = async |mut client: SchedulesClient<Line>, request| client.run_now(request).await;
+        let ran = ask(&self.mesh, changing(by).idempotent(), recurring, request, call).await;
         let mut stored =
             ran.map_err(|error| Error::of_change(error, "with an `eventId` of yours it may be sent again"))?;
         stored.duplicate &= !named_here;
@@ -226,38 +227,6 @@ impl Events {
             *id = EventId::new(&self.clock).to_string();
         }
         unnamed
-    }
-
-    async fn ask<R, T, Fut>(
-        &self,
-        terms: Rpc,
-        request: R,
-        call: impl Fn(EventsClient<Line>, R) -> Fut,
-    ) -> Result<T, CallError>
-    where
-        R: Clone,
-        Fut: Future<Output = Result<Response<T>, Status>>,
-    {
-        ask(&self.mesh, terms, request, call).await
-    }
-
-    async fn ask_schedules<R, T, Fut>(
-        &self,
-        terms: Rpc,
-        request: R,
-        call: impl Fn(SchedulesClient<Line>, R) -> Fut,
-    ) -> Result<T, CallError>
-    where
-        R: Clone,
-        Fut: Future<Output = Result<Response<T>, Status>>,
-    {
-        let call = |line| {
-            let client = SchedulesClient::new(line)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX);
-            call(client, request.clone())
-        };
-        self.mesh.rpc(EVENTS, terms, call).await
     }
 }
 
@@ -298,7 +267,7 @@ async fn schedule_all(mesh: &Mesh, by: Option<&User>, events: Vec<wire::NewEvent
     let count = events.len();
     let request = wire::ScheduleRequest { events, forwarded: false };
     let call = async |mut client: EventsClient<Line>, request| client.schedule(request).await;
-    let answer = ask(mesh, changing(by).idempotent(), request, call).await.and_then(|answer| whole(answer, count));
+    let answer = ask(mesh, changing(by).idempotent(), log, request, call).await.and_then(|answer| whole(answer, count));
     match answer {
         Ok(results) => results.into_iter().map(outcome).collect(),
         Err(error) => {
@@ -338,23 +307,28 @@ fn told(problem: wire::Problem) -> Problem {
     reply::made(status, &problem.code, problem.detail)
 }
 
-async fn ask<R, T, Fut>(
+/// The log and the schedule.
+fn log(line: Line) -> EventsClient<Line> {
+    EventsClient::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// What recurs.
+fn recurring(line: Line) -> SchedulesClient<Line> {
+    SchedulesClient::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+async fn ask<C, R, T, Fut>(
     mesh: &Mesh,
     terms: Rpc,
+    client: impl Fn(Line) -> C,
     request: R,
-    call: impl Fn(EventsClient<Line>, R) -> Fut,
+    call: impl Fn(C, R) -> Fut,
 ) -> Result<T, CallError>
 where
     R: Clone,
     Fut: Future<Output = Result<Response<T>, Status>>,
 {
-    let call = |line| {
-        let client = EventsClient::new(line)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        call(client, request.clone())
-    };
-    mesh.rpc(EVENTS, terms, call).await
+    mesh.rpc(EVENTS, terms, |line| call(client(line), request.clone())).await
 }
 
 fn named(id: &EventId, category: Option<&Category>) -> wire::EventRef {

@@ -43,6 +43,11 @@ impl Watched {
     }
 }
 
+/// What the fake says to all that the watch has no reason to ask.
+fn only_watched() -> Status {
+    Status::unimplemented("this service is only watched")
+}
+
 struct Service(mpsc::Sender<Watched>);
 
 #[async_trait]
@@ -60,43 +65,43 @@ impl Events for Service {
     }
 
     async fn append(&self, _: Request<wire::AppendRequest>) -> Result<Response<wire::Stored>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn append_many(&self, _: Request<wire::AppendManyRequest>) -> Result<Response<wire::Results>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn schedule(&self, _: Request<wire::ScheduleRequest>) -> Result<Response<wire::Results>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn cancel(&self, _: Request<wire::CancelRequest>) -> Result<Response<wire::Event>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn reschedule(&self, _: Request<wire::RescheduleRequest>) -> Result<Response<wire::Event>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn get(&self, _: Request<wire::EventRef>) -> Result<Response<wire::Event>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn list(&self, _: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn read(&self, _: Request<wire::ReadRequest>) -> Result<Response<wire::ReadReply>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn heads(&self, _: Request<wire::HeadsRequest>) -> Result<Response<wire::HeadsReply>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 
     async fn queues(&self, _: Request<wire::QueuesRequest>) -> Result<Response<wire::QueuesReply>, Status> {
-        unimplemented!()
+        Err(only_watched())
     }
 }
 
