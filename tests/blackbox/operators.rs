@@ -32,7 +32,7 @@ async fn an_operator_ends_a_quarantine(form: Form) {
     let operator = Operator::new(&platform);
     let mut gids = Vec::new();
     for message in ["to be mended", "to be closed"] {
-        let gid = ann.publish(&topic, message).await["gid"].as_str().unwrap().to_owned();
+        let gid = closed(&ann, &operator, &topic, message).await;
         lose_a_commit(&platform, &gid).await;
         quarantined(&operator, &gid).await;
         gids.push(gid);
@@ -117,7 +117,7 @@ async fn what_is_not_quarantined_is_not_resolved() {
     let platform = Platform::start(Form::Up).await;
     let (ann, topic) = publisher(&platform).await;
     let operator = Operator::new(&platform);
-    let gid = ann.publish(&topic, "not acknowledged yet").await["gid"].as_str().unwrap().to_owned();
+    let gid = closed(&ann, &operator, &topic, "not acknowledged yet").await;
     let far = "UPDATE txn SET acked_counter = FALSE, closed_at = NULL, lease_until = 9000000000000000 WHERE gid = $1";
     change(&platform, "gateway", far, &[&gid]).await;
     let resolve = json!({ "outcome": "mixed", "operator": "ann", "reason": "impatience" });
@@ -169,8 +169,8 @@ async fn who_is_no_operator_is_refused(platform: &Platform) {
 
 async fn what_makes_no_sense_is_refused(platform: &Platform) {
     let (ann, topic) = publisher(platform).await;
-    let gid = ann.publish(&topic, "closed").await["gid"].as_str().unwrap().to_owned();
     let (operator, unknown) = (Operator::new(platform), Uuid::now_v7());
+    let gid = closed(&ann, &operator, &topic, "closed").await;
     for query in ["limit=0", "limit=501", "state=odd", "after=odd", "page=2"] {
         let refused = operator.get(&format!("/api/2pc?{query}")).await.refused(400);
         assert!(refused == "limit_invalid" || refused == "query_invalid", "{query}: {refused}");
@@ -256,6 +256,14 @@ async fn publisher(platform: &Platform) -> (Person, String) {
     let topic = unique("operators");
     ann.create_topic(&topic).await;
     (ann, topic)
+}
+
+/// Published and closed: the answer goes out when the decision is applied, the row of it is closed a little later, and would be closed
+/// again if a test changed it before.
+async fn closed(ann: &Person, operator: &Operator, topic: &str, message: &str) -> String {
+    let gid = ann.publish(topic, message).await["gid"].as_str().unwrap().to_owned();
+    until(operator, &gid, |one| one["closed_at"].is_string()).await;
+    gid
 }
 
 /// As its publisher sees it.
