@@ -1,6 +1,7 @@
 //! What can go wrong in the gateway itself. What the services behind it refuse passes through as they said it.
 
 use notifyx_batch::Rejected;
+use notifyx_chassis::Denied;
 use notifyx_mesh::CallError;
 use notifyx_model::{EventId, Fault, Gid, Invalid, Kind, RECIPIENTS_MAX, TopicName};
 
@@ -10,6 +11,9 @@ use crate::access::Barred;
 pub enum Error {
     #[error(transparent)]
     Call(#[from] CallError),
+    /// A participant's no to a publish: it was looked at, and is refused for good.
+    #[error(transparent)]
+    Declined(CallError),
     #[error("name the topic: either `topic` (its name) or `topic_id`, not both")]
     WhichTopic,
     #[error("topic `{0}` not found: a topic is created by joining it, or with POST /api/topics")]
@@ -22,7 +26,7 @@ pub enum Error {
     UnknownRecipient(String),
     #[error("{0}")]
     Invalid(#[from] Invalid),
-    #[error("the idempotency key must be 1 to 255 visible ASCII characters")]
+    #[error("an idempotency key has 1 to 255 bytes and no control characters; in a header they are visible ASCII")]
     BadKey,
     #[error("this key was used before for another request: take a new key")]
     KeyReused,
@@ -67,6 +71,8 @@ pub enum Error {
     #[error("recurring schedule `{0}` not found")]
     ScheduleNotFound(EventId),
     #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
     Barred(#[from] Barred),
     /// Of a call that changes something.
     #[error("{error}: whether it took effect is not known; {then}")]
@@ -91,8 +97,10 @@ impl Error {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Call(error) | Self::Unclear { error, .. } => error.kind(),
+            Self::Call(error) | Self::Declined(error) | Self::Unclear { error, .. } => error.kind(),
+            Self::Denied(denied) => denied.kind(),
             Self::Barred(barred) => barred.kind(),
+            Self::Busy(rejected) => rejected.kind(),
             Self::NoEvents(_)
             | Self::TooManyEvents
             | Self::EventInvalid(_)
@@ -118,13 +126,13 @@ impl Fault for Error {
             Self::ScheduledTooLarge { .. } => Kind::TooLarge,
             Self::BadScheduled(_) => Kind::Internal,
             Self::KeyReused => Kind::Mismatch,
-            Self::Aborted { .. } | Self::NotBegun { .. } | Self::Busy(_) | Self::Store(_) => Kind::Unavailable,
+            Self::Aborted { .. } | Self::NotBegun { .. } | Self::Store(_) => Kind::Unavailable,
         }
     }
 
     fn code(&self) -> &str {
         match self {
-            Self::Call(error) | Self::Unclear { error, .. } => error.code(),
+            Self::Call(error) | Self::Declined(error) | Self::Unclear { error, .. } => error.code(),
             Self::NoEvents(_) => "no_events",
             Self::TooManyEvents => "too_many_events",
             Self::EventInvalid(_) => "event_invalid",
@@ -132,6 +140,7 @@ impl Fault for Error {
             Self::BadOffset => "cursor_invalid",
             Self::WhichRule(_) | Self::ScheduleInvalid(_) => "schedule_invalid",
             Self::ScheduleNotFound(_) => "schedule_not_found",
+            Self::Denied(denied) => denied.code(),
             Self::Barred(barred) => barred.code(),
             Self::WhichTopic => "topic_missing",
             Self::TopicNotFound(_) => "topic_not_found",
@@ -153,13 +162,13 @@ impl Fault for Error {
             Self::BadScheduled(_) => "scheduled_broken",
             Self::BadLimit { .. } => "limit_invalid",
             Self::Store(_) => "store_unavailable",
-            Self::Busy(_) => "busy",
+            Self::Busy(rejected) => rejected.code(),
         }
     }
 
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
-            Self::Call(error) | Self::Unclear { error, .. } => error.retry_after(),
+            Self::Call(error) | Self::Declined(error) | Self::Unclear { error, .. } => error.retry_after(),
             _ => matches!(self.kind(), Kind::Unavailable).then_some(std::time::Duration::from_secs(1)),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is told of an event before its category was looked at: what somebody may not read is not there.
 
-use notifyx_chassis::{User, reply};
+use notifyx_chassis::{Denied, User, reply};
 use notifyx_mesh::CallError;
 use notifyx_model::{Category, EventId, Scopes, Timestamp, Verb};
 use notifyx_wire::{
@@ -38,6 +38,11 @@ impl By {
 
     pub(crate) fn may(&self, verb: Verb, category: &str) -> bool {
         Category::parse(category).is_ok_and(|category| self.check(verb, &category).is_ok())
+    }
+
+    /// Whoever may publish without credentials may not, for that, change what others have published.
+    pub(crate) fn check_known(&self) -> Result<(), Denied> {
+        if self.user.is_some() { Ok(()) } else { Err(Denied::Missing) }
     }
 
     /// Whether a thing may be changed that was found by its id. Who may not even read it is told that it is not there.
@@ -152,6 +157,7 @@ impl Live {
 
     /// The category of an event that `by` may change there.
     async fn category_to_change(&self, by: &By, id: &EventId, category: Option<Category>) -> Result<Category, Error> {
+        by.check_known()?;
         if let Some(category) = category {
             by.check(Verb::Publish, &category)?;
             return Ok(category);

@@ -153,7 +153,7 @@ fn accepted(outcome: Outcome) -> Result<Accepted, Error> {
                 Ok(stands(status.gid, applied, true))
             }
         },
-        Outcome::Refused { problem, .. } => Err(CallError::Refused(Box::new(problem), None).into()),
+        Outcome::Refused { problem, .. } => Err(Error::Declined(CallError::Refused(Box::new(problem), None))),
         Outcome::Aborted { reason, .. } => Err(Error::Aborted { reason }),
         Outcome::NotBegun { reason, .. } => Err(Error::NotBegun { reason }),
         Outcome::Mismatch { .. } => Err(Error::KeyReused),

@@ -7,6 +7,7 @@
 
 mod calls;
 mod consumer;
+mod lanes;
 mod metrics;
 mod order;
 mod pace;

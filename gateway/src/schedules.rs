@@ -23,6 +23,7 @@ pub(crate) enum Change {
 
 impl Live {
     pub(crate) async fn create_schedule(&self, by: &By, new: NewSchedule) -> Result<Schedule, Error> {
+        by.check_known()?;
         by.check(Verb::Publish, &new.category)?;
         let created = self.backends.events.create_schedule(by.user.as_ref(), asked(new)?).await?;
         // Its data is what was sent just now.
@@ -82,6 +83,7 @@ impl Live {
     }
 
     async fn check_schedule(&self, by: &By, id: &EventId) -> Result<(), Error> {
+        by.check_known()?;
         let found = self.backends.events.find_schedule(id).await?;
         by.check_found(category(&found), || Error::ScheduleNotFound(id.clone())).map(drop)
     }

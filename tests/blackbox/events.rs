@@ -503,8 +503,19 @@ async fn anybody_may_where_the_gateway_lets_anybody_in() {
     let event = json!({ "category": "open", "fireAt": ahead(3_600.0), "data": 1, "id": "a" });
     anybody.post("/events", event.clone()).await.expect(201);
     assert_eq!(anybody.get("/events/a").await.expect(200)["data"], 1);
-    anybody.post("/schedules", json!({ "category": "open", "every": "1h" })).await.expect(201);
     assert_eq!(anybody.get("/api/queues").await.expect(200)["queues"].as_array().unwrap().len(), 1);
+    // To publish and to listen is all: what waits is not changed by nobody in particular, and nothing recurs.
+    assert_eq!(anybody.delete("/events/a").await.refused(401), "credentials_missing");
+    let moved = anybody.request(Method::PATCH, "/events/a").json(&json!({ "fireAt": ahead(7_200.0) }));
+    assert_eq!(send(moved).await.refused(401), "credentials_missing");
+    let hourly = json!({ "category": "open", "every": "1h" });
+    assert_eq!(anybody.post("/schedules", hourly.clone()).await.refused(401), "credentials_missing");
+    let ann = platform.person("ann").await;
+    let made = ann.api.post("/schedules", hourly).await.expect(201);
+    let path = format!("/schedules/{}", made["id"].as_str().unwrap());
+    anybody.get(&path).await.expect(200);
+    assert_eq!(anybody.delete(&path).await.refused(401), "credentials_missing");
+    ann.api.delete("/events/a").await.expect(200);
     assert_eq!(anybody.get("/events?category=$x").await.refused(403), "category_reserved");
     // Whoever shows credentials is held to them, and what is a user's own needs the user.
     let wrong = Api::new(platform.gateway()).with_token("a-token-that-nobody-has-been-given-ever-at-all");

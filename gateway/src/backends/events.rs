@@ -2,10 +2,10 @@
 //!
 //! Single events that come at once share a call. Events without an id get one here, so that a call may be repeated.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use notifyx_batch::{Batcher, Options};
+use notifyx_batch::{Batcher, Options, Rejected};
 use notifyx_chassis::{User, grpc::MESSAGE_BYTES_MAX, reply};
 use notifyx_mesh::{CallError, Line, Mesh, Rpc};
 use notifyx_model::{Category, Clock, EventId};
@@ -13,6 +13,7 @@ use notifyx_wire::{
     grpc::events::{self as wire, events_client::EventsClient, schedules_client::SchedulesClient},
     rest::Problem,
 };
+use tokio::sync::Semaphore;
 use tonic::{Response, Status};
 
 use crate::{Error, backends::EVENTS};
@@ -36,6 +37,9 @@ const SINGLES_IN_FLIGHT: usize = 4;
 /// What stands around an event's data in a call.
 const AROUND_BYTES: usize = 256;
 
+/// Of arrays under way at once, in KiB: eight of the largest. Beyond that they are answered as single ones are.
+const ARRAYS_KIB: usize = 64 * 1024;
+
 /// What became of one event.
 pub(crate) type Outcome = Result<wire::Stored, Problem>;
 
@@ -50,6 +54,8 @@ pub(crate) struct Events {
     mesh: Mesh,
     clock: Clock,
     singles: Batcher<Single, Outcome>,
+    /// What arrays may still take, in KiB.
+    arrays: Arc<Semaphore>,
 }
 
 impl Events {
@@ -65,10 +71,10 @@ impl Events {
         let caller = mesh.clone();
         let singles = Batcher::start(
             options,
-            |single: &Single| single.event.data.len() + AROUND_BYTES,
+            |single: &Single| weight(&single.event),
             move |items| schedule_singles(caller.clone(), items),
         );
-        Self { mesh, clock, singles }
+        Self { mesh, clock, singles, arrays: Arc::new(Semaphore::new(ARRAYS_KIB)) }
     }
 
     /// A result for each, in their order.
@@ -77,7 +83,7 @@ impl Events {
         let mut outcomes = match events.len() {
             0 => Vec::new(),
             1 => vec![self.schedule_single(by, events.remove(0)).await],
-            _ => schedule_all(&self.mesh, by, events).await,
+            _ => self.schedule_array(by, events).await,
         };
         for (outcome, named_here) in outcomes.iter_mut().zip(named_here) {
             if let Ok(stored) = outcome {
@@ -92,6 +98,14 @@ impl Events {
         match self.singles.submit(Single { by: by.cloned(), event }).await {
             Ok(outcome) => outcome,
             Err(rejected) => Err(reply::problem(&Error::from(rejected))),
+        }
+    }
+
+    async fn schedule_array(&self, by: Option<&User>, events: Vec<wire::NewEvent>) -> Vec<Outcome> {
+        let kib = events.iter().map(weight).sum::<usize>().div_ceil(1024).min(ARRAYS_KIB);
+        match self.arrays.try_acquire_many(u32::try_from(kib).expect("it is bounded")) {
+            Ok(_place) => schedule_all(&self.mesh, by, events).await,
+            Err(_) => vec![Err(reply::problem(&Error::from(Rejected::Full("arrays of events")))); events.len()],
         }
     }
 
@@ -228,6 +242,11 @@ impl Events {
         }
         unnamed
     }
+}
+
+/// In memory, in bytes.
+fn weight(event: &wire::NewEvent) -> usize {
+    event.data.len() + AROUND_BYTES
 }
 
 async fn schedule_singles(mesh: Mesh, singles: Vec<Single>) -> Vec<Outcome> {

@@ -330,7 +330,7 @@ fn take(queue: &mut Queue, page: wire::ReadReply) {
             page.oldest
         );
     }
-    queue.add(page.events);
+    queue.add(page.events, page.oldest);
 }
 
 /// Until its lease ends.
@@ -399,7 +399,7 @@ async fn publish(press: &dyn Press, id: &EventId, order: &Order) -> Result<Sched
             Ok(ScheduledState::Published { notification_id, gid, offset })
         }
         Ok(Accepted { gid, .. }) => Err(Error::NotDecided(gid)),
-        Err(error) if is_final(error.kind()) => {
+        Err(error) if is_final(&error) => {
             let problem = reply::problem(&error);
             Ok(ScheduledState::Refused { code: problem.code, reason: problem.detail })
         }
@@ -407,13 +407,19 @@ async fn publish(press: &dyn Press, id: &EventId, order: &Order) -> Result<Sched
     }
 }
 
-/// Trying again cannot help.
-const fn is_final(kind: Kind) -> bool {
-    match kind {
-        Kind::Invalid | Kind::Forbidden | Kind::NotFound | Kind::Conflict | Kind::Mismatch | Kind::TooLarge => true,
-        // Between services it is the cluster that is not in order, and not the publish.
-        Kind::Unauthenticated | Kind::TooMany | Kind::Unavailable | Kind::Timeout | Kind::Internal => false,
-    }
+/// Trying again cannot help: the publish itself was looked at, and refused. Where a call ends otherwise it is the cluster that is not in order, also
+/// where it sounds like a refusal: a peer of another version knows no such route.
+const fn is_final(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Declined(_)
+            | Error::TopicNotFound(_)
+            | Error::NotCreator(_)
+            | Error::TooManyRecipients { .. }
+            | Error::UnknownRecipient(_)
+            | Error::BadKey
+            | Error::KeyReused
+    )
 }
 
 fn unreadable() -> ScheduledState {

@@ -116,14 +116,12 @@ impl Kept {
 }
 
 fn lost() -> CallError {
-    let problem = Problem {
-        success: false,
-        status: 409,
-        title: "Conflict".into(),
-        code: "consumer_lost".into(),
-        detail: "another has it".into(),
-        request_id: None,
-    };
+    refusal(409, "consumer_lost")
+}
+
+fn refusal(status: u16, code: &str) -> CallError {
+    let (title, detail) = ("No".to_owned(), "as the test wants it".to_owned());
+    let problem = Problem { success: false, status, title, code: code.to_owned(), detail, request_id: None };
     CallError::Refused(Box::new(problem), None)
 }
 
@@ -204,6 +202,8 @@ struct Printed {
     away: Mutex<BTreeSet<&'static str>>,
     refused: Mutex<BTreeSet<&'static str>>,
     undecided: Mutex<BTreeSet<&'static str>>,
+    /// Once each: some service answers what only sounds like a refusal.
+    misunderstood: Mutex<BTreeSet<&'static str>>,
     tried: Notify,
 }
 
@@ -236,6 +236,9 @@ impl Press for Arc<Printed> {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if self.away.lock().unwrap().contains(topic) {
             return Err(CallError::Unreachable { service: "counter-2pc" }.into());
+        }
+        if self.misunderstood.lock().unwrap().remove(topic) {
+            return Err(refusal(404, "route_not_found").into());
         }
         if self.refused.lock().unwrap().contains(topic) {
             return Err(Error::NotCreator(order.topic.clone()));
@@ -320,6 +323,35 @@ async fn a_final_no_leaves_the_queue_with_its_reason() {
         ["not_creator", "published", "unreadable"].map(str::to_owned).into()
     );
     assert_eq!(press.messages(), ["b2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_says_in_refusing_words_is_no_final_no() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    press.misunderstood.lock().unwrap().insert("a");
+    log.fire("a", 1);
+    let gateway = start("ann", &log, &press);
+    log.drained().await;
+    gateway.stop().await;
+    assert_eq!((press.tries().len(), press.messages()), (2, vec!["a1".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_for_long_makes_no_other_late() {
+    let (log, press) = (Kept::new(), Arc::<Printed>::default());
+    press.set_away("a", true);
+    log.fire("a", 1);
+    let gateway = start("ann", &log, &press);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for n in 0..3 {
+        let fired = Instant::now();
+        log.fire("b", 60 + n);
+        log.until(|state| state.outcomes.len() as i64 > n).await;
+        assert!(fired.elapsed() < Duration::from_secs(1), "{:?}", fired.elapsed());
+        tokio::time::sleep(Duration::from_secs(7)).await;
+    }
+    gateway.stop().await;
+    assert_eq!(press.messages(), ["b2", "b3", "b4"]);
 }
 
 #[tokio::test(start_paused = true)]
