@@ -102,7 +102,7 @@ pub trait Log: Send + Sync {
     /// In the order asked.
     async fn heads(&self, categories: &[Category]) -> Result<Vec<Head>, Error>;
 
-    /// The events of that id, waiting or fired, of one category or of whichever has it: at most [`FOUND_MAX`].
+    /// The events of that id, waiting or fired, of one category or of whichever has it that is not the platform's own: at most [`FOUND_MAX`].
     async fn find(&self, id: &EventId, category: Option<&Category>) -> Result<Vec<Event>, Error>;
 }
 

@@ -7,7 +7,8 @@ use crate::{event::Place, store::Page};
 
 notifyx_database::conformance!(open, &MIGRATIONS;
     what_is_appended_reads_back_equal, offsets_follow_each_topic_without_gaps, an_id_seen_before_is_that_event,
-    an_id_is_unique_in_its_category_only, pages_go_both_ways_and_are_cut_by_bytes, nobody_used_a_category,
+    an_id_is_unique_in_its_category_only,
+    what_is_the_platforms_own_is_found_by_its_category_only, pages_go_both_ways_and_are_cut_by_bytes, nobody_used_a_category,
     appends_at_once_leave_no_gap_and_no_double);
 
 async fn what_is_appended_reads_back_equal(f: Fixture) {
@@ -57,6 +58,14 @@ async fn an_id_is_unique_in_its_category_only(f: Fixture) {
     assert_eq!((found.len(), found[0].given.category.as_str()), (1, "b"));
     assert!(f.store.find(&id("1"), Some(&category("c"))).await.unwrap().is_empty());
     assert!(f.store.find(&id("2"), None).await.unwrap().is_empty());
+}
+
+async fn what_is_the_platforms_own_is_found_by_its_category_only(f: Fixture) {
+    f.append(&[f.event("a", "1", 0), f.event("$a", "1", 0), f.event("$a", "2", 0)]).await;
+    let found = f.store.find(&id("1"), None).await.unwrap();
+    assert_eq!((found.len(), found[0].given.category.as_str()), (1, "a"));
+    assert!(f.store.find(&id("2"), None).await.unwrap().is_empty());
+    assert_eq!(f.store.find(&id("2"), Some(&category("$a"))).await.unwrap().len(), 1);
 }
 
 async fn pages_go_both_ways_and_are_cut_by_bytes(f: Fixture) {

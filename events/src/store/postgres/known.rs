@@ -39,7 +39,11 @@ const KNOWN: &str = events!(
 );
 
 /// $1 the id, $2 the category, $3 how many.
-const BY_ID: &str = events!("0::bigint", "seen s", "AND s.id = $1 AND ($2::text IS NULL OR t.name = $2) LIMIT $3");
+const BY_ID: &str = events!(
+    "0::bigint",
+    "seen s",
+    "AND s.id = $1 AND (t.name = $2 OR ($2::text IS NULL AND t.name NOT LIKE '$%')) LIMIT $3"
+);
 
 /// The events of a batch that are there, by their place in it. Their topics are locked.
 pub(super) async fn known(

@@ -77,7 +77,7 @@ impl Log for Sqlite {
         let mut tx = self.read().begin().await?;
         let topics: Vec<(i64,)> = sqlx::query_as(
             "SELECT s.topic_id FROM seen s CROSS JOIN topic t ON t.id = s.topic_id
-             WHERE s.id = ?1 AND (?2 IS NULL OR t.name = ?2) ORDER BY s.topic_id LIMIT ?3",
+             WHERE s.id = ?1 AND (t.name = ?2 OR (?2 IS NULL AND t.name NOT LIKE '$%')) ORDER BY s.topic_id LIMIT ?3",
         )
         .bind(id.as_str())
         .bind(category.map(Category::as_str))
