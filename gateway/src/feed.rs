@@ -6,8 +6,12 @@
 //! worker thread that wants a stream gets the same frames in the same order.
 
 mod categories;
+mod gaps;
+mod heads;
 mod order;
 mod source;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::{
@@ -17,7 +21,6 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use notifyx_wire::{rest::Problem, trace::TraceContext};
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -30,6 +33,9 @@ use crate::{
     hub::{Asked, Dispatch, FeedMetrics, Following, Hub, ToWorker, Wish, WorkerId},
     platform::Platform,
 };
+
+use gaps::{Lack, Read};
+use heads::Looked;
 use order::{Arrival, Order};
 
 pub(crate) use categories::Categories;
@@ -42,12 +48,6 @@ const GAP_WAIT: Duration = Duration::from_millis(100);
 
 /// Between looks at the heads: what neither hint nor gap tells of is this late at most, and a node costs one call a second.
 const HEADS_EVERY: Duration = Duration::from_secs(1);
-
-/// After a read that failed or brought nothing.
-const READ_AGAIN: Duration = Duration::from_secs(1);
-
-/// Gaps read at once; others wait, so that a store that comes back is not run over.
-const READS_AT_ONCE: usize = 16;
 
 /// Hints taken at once, and messages that cross to a worker thread together: a group commit tells of its publishes one by
 /// one, and what goes out together costs a socket one write.
@@ -154,33 +154,12 @@ struct Feed<S: Source, H> {
     metrics: FeedMetrics,
 }
 
-/// What a look at the heads brought.
-struct Looked<S: Source> {
-    heads: Vec<(S::Name, u64)>,
-    failed: Option<Problem>,
-}
-
-/// What a read of a gap brought.
-type Read<S> = (<S as Source>::Name, Result<Page<<S as Source>::Item>, Problem>);
-
 /// A stream that somebody on this node wants.
 struct Followed<S: Source> {
     id: Option<S::Id>,
     workers: Vec<WorkerId>,
     order: Order<S::Item>,
     lack: Lack,
-}
-
-/// What is done about an offset that holds up others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lack {
-    Nothing,
-    /// `offset` is read at `at` unless it comes by itself.
-    Waiting {
-        offset: u64,
-        at: Instant,
-    },
-    Reading,
 }
 
 impl<S: Source, H: Hints<S>> Feed<S, H> {
@@ -300,143 +279,6 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
         self.await_gap(name, GAP_WAIT);
         delivered
     }
-
-    /// Sets or clears the time at which the stream's gap is read.
-    fn await_gap(&mut self, name: &S::Name, wait: Duration) {
-        let Some(followed) = self.streams.get_mut(name) else { return };
-        let lacking = followed.order.lacking();
-        match (followed.lack, lacking) {
-            (Lack::Reading, _) | (Lack::Nothing, None) => {}
-            (Lack::Waiting { offset, .. }, Some(lacking)) if offset == lacking => {}
-            (lack, lacking) => {
-                if let Lack::Waiting { at, .. } = lack {
-                    self.due.remove(&(at, name.clone()));
-                }
-                followed.lack = match lacking {
-                    None => Lack::Nothing,
-                    Some(offset) => {
-                        let at = Instant::now() + wait;
-                        self.due.insert((at, name.clone()));
-                        Lack::Waiting { offset, at }
-                    }
-                };
-            }
-        }
-    }
-
-    /// Begins the reads whose time has come.
-    fn read_due(&mut self) {
-        let now = Instant::now();
-        while let Some((at, _)) = self.due.first()
-            && *at <= now
-        {
-            let (_, name) = self.due.pop_first().expect("it was looked at");
-            let Some(followed) = self.streams.get_mut(&name) else { continue };
-            if self.reads.len() >= READS_AT_ONCE {
-                let at = now + GAP_WAIT;
-                followed.lack = Lack::Waiting { offset: followed.order.lacking().unwrap_or_default(), at };
-                self.due.insert((at, name));
-                continue;
-            }
-            match (followed.order.lacking(), followed.id) {
-                (Some(offset), Some(id)) => {
-                    followed.lack = Lack::Reading;
-                    let platform = self.platform.clone();
-                    self.reads.spawn(TraceContext::begin().scope(async move {
-                        let page = S::read(platform, name.clone(), id, offset - 1, S::READ_MAX).await;
-                        (name, page)
-                    }));
-                }
-                _ => followed.lack = Lack::Nothing,
-            }
-        }
-    }
-
-    /// Takes what the store had.
-    async fn filled(&mut self, name: &S::Name, page: Result<Page<S::Item>, Problem>) {
-        let Some(followed) = self.streams.get_mut(name) else { return };
-        followed.lack = Lack::Nothing;
-        let page = match page {
-            Ok(page) => page,
-            Err(problem) => {
-                let stream = S::stream(name);
-                self.metrics.failures.inc();
-                tracing::warn!(%stream, "{stream} could not be read and waits: {}", problem.detail);
-                self.await_gap(name, READ_AGAIN);
-                return;
-            }
-        };
-        followed.order.trimmed(page.trimmed);
-        followed.order.heard(page.head);
-        let read = page.items.len();
-        let reached = page.items.last().map_or(page.head, Item::offset);
-        for item in page.items {
-            followed.order.take(Arc::new(item));
-        }
-        let delivered = self.advance(name).await;
-        self.metrics.gaps_filled.inc_by(delivered.min(read) as u64);
-        if delivered == 0 {
-            // Nothing moved: do not ask in a circle.
-            self.postpone(name, READ_AGAIN);
-        } else if reached < page.head {
-            // It was not the last page: what is missing is no hint that is late.
-            self.postpone(name, Duration::ZERO);
-        }
-    }
-
-    /// Gives what is lacking another time.
-    fn postpone(&mut self, name: &S::Name, wait: Duration) {
-        let Some(followed) = self.streams.get_mut(name) else { return };
-        if let Lack::Waiting { at, .. } = followed.lack {
-            self.due.remove(&(at, name.clone()));
-            followed.lack = Lack::Nothing;
-            self.await_gap(name, wait);
-        }
-    }
-
-    /// Asks where all followed streams stand, unless the last look is still on its way.
-    fn look(&mut self) {
-        if !self.looks.is_empty() {
-            return;
-        }
-        let names: Vec<S::Name> =
-            self.streams.iter().filter(|(_, f)| f.order.is_started()).map(|(name, _)| name.clone()).collect();
-        if names.is_empty() {
-            return;
-        }
-        let platform = self.platform.clone();
-        self.looks.spawn(TraceContext::begin().scope(async move {
-            let mut looked = Looked { heads: Vec::with_capacity(names.len()), failed: None };
-            for chunk in names.chunks(S::HEADS_MAX) {
-                match S::heads(platform.clone(), chunk.to_vec()).await {
-                    Ok(some) => looked.heads.extend(some),
-                    Err(problem) => looked.failed = Some(problem),
-                }
-            }
-            looked
-        }));
-    }
-
-    fn looked(&mut self, looked: Looked<S>) {
-        match &looked.failed {
-            Some(problem) => {
-                self.metrics.failures.inc();
-                if !self.blind {
-                    tracing::warn!(
-                        "the heads of {} cannot be read, what no hint tells of waits: {}",
-                        S::KIND,
-                        problem.detail
-                    );
-                }
-            }
-            None if self.blind => tracing::info!("the heads of {} are read again", S::KIND),
-            None => {}
-        }
-        self.blind = looked.failed.is_some();
-        for (name, offset) in looked.heads {
-            self.heard(&name, offset, GAP_WAIT);
-        }
-    }
 }
 
 /// What is in line now, encoded.
@@ -450,6 +292,3 @@ fn next_burst<S: Source>(name: &S::Name, order: &mut Order<S::Item>) -> Arc<[Dis
     });
     in_line.take(BURST_MAX).collect()
 }
-
-#[cfg(test)]
-mod tests;

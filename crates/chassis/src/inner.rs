@@ -3,7 +3,7 @@
 //! The first three are for machines and open; the last two show configuration (without secrets) and need a token or the
 //! cluster's secret. A browser sends either as the password of its own prompt.
 
-use std::time::Duration;
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
@@ -17,17 +17,16 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Caller, Context, Failure,
-    door::{Check, Figures, uptime},
-    shared,
-};
+use crate::{Caller, Context, Failure, shared};
 
 /// A check that takes longer says no: a probe wants an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a browser shows where it asks for the dashboard's credentials.
 pub(crate) const PROMPT: &str = "Basic realm=\"notifyx: a token or the cluster secret as password\"";
+
+pub(crate) type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+pub(crate) type Figures = Arc<dyn Fn() -> Value + Send + Sync>;
 
 /// What the inner doors know; app data.
 pub(crate) struct Inner {
@@ -127,7 +126,7 @@ impl Inner {
             version: env!("CARGO_PKG_VERSION"),
             ready: checks.iter().all(|check| check.ok),
             started_at: self.started,
-            uptime_s: uptime(self.started, self.clock.now()),
+            uptime_s: self.clock.now().since(self.started).as_secs(),
             checks,
             figures: self.figures.as_ref().map(|figures| figures()).unwrap_or_default(),
             config: &self.config,

@@ -3,13 +3,12 @@
 //! A call is sent again only where that does no harm: if nothing was sent the first time, or if the call is idempotent;
 //! always within the deadline and the service's retry budget, and to another instance where there is one.
 
+mod tried;
+
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use notifyx_model::{Clock, InstanceId, Secret, ServiceName};
-use notifyx_wire::rest::{
-    Problem,
-    discovery::{Instance, Services},
-};
+use notifyx_wire::rest::discovery::{Instance, Services};
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,10 +22,11 @@ use crate::{
     metrics::Metrics,
     pool::{Member, Pool},
     registry::Registry,
-    rpc::{self, Said},
     table::Table,
-    transport::{Failed, Received, Transport, problem},
+    transport::Transport,
 };
+
+use tried::{Failure, Tried, answer, is_failure, judge};
 
 /// The most that is waited before a second try; doubled for the third. Long enough to part callers that failed together.
 const JITTER: Duration = Duration::from_millis(20);
@@ -323,123 +323,6 @@ impl Mesh {
     /// A task that [`Mesh::stop`] waits for.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.spawn(task);
-    }
-}
-
-/// How a try ended, and whether that speaks for its instance.
-struct Tried<T> {
-    healthy: bool,
-    outcome: Result<T, Failure>,
-}
-
-/// Why a try failed, and what may be done about it.
-struct Failure {
-    error: CallError,
-    again: Again,
-}
-
-#[derive(Clone, Copy)]
-enum Again {
-    No,
-    /// Nothing was sent: any call may be sent again, also to the same instance, which may have been restarted.
-    Yes,
-    IfIdempotent,
-    /// The instance itself is in trouble: asking it again at once does not help it.
-    ElsewhereIfIdempotent,
-}
-
-impl Failure {
-    fn finally(error: CallError) -> Self {
-        Self { error, again: Again::No }
-    }
-
-    fn late(service: &'static str) -> Self {
-        Self { error: CallError::Timeout { service }, again: Again::ElsewhereIfIdempotent }
-    }
-
-    fn of(service: &'static str, failed: Failed) -> Self {
-        match failed {
-            Failed::NotSent(why) => {
-                debug!("no connection to {service}: {why}");
-                Self { error: CallError::Unreachable { service }, again: Again::Yes }
-            }
-            Failed::Cut(why) => Self { error: CallError::Cut { service, why }, again: Again::IfIdempotent },
-            Failed::Broken(why) => Self::finally(CallError::Broken { service, why }),
-        }
-    }
-
-    fn again(&self, terms: &Terms, pool: &Pool, tried: &[InstanceId]) -> bool {
-        match self.again {
-            Again::No => false,
-            Again::Yes => true,
-            Again::IfIdempotent => terms.idempotent,
-            Again::ElsewhereIfIdempotent => terms.idempotent && pool.has_other(tried),
-        }
-    }
-}
-
-/// Whether an answer speaks against its instance. One that is full and says when to come back is alive.
-fn is_failure(received: &Received) -> bool {
-    is_trouble(received.status, received.retry_after)
-}
-
-fn is_trouble(status: u16, retry_after: Option<Duration>) -> bool {
-    status >= 500 && !(status == 503 && retry_after.is_some())
-}
-
-fn judge(service: &'static str, received: Received) -> Result<Answer, Failure> {
-    let status = received.status;
-    if (200..300).contains(&status) {
-        return Ok(Answer { status, body: received.body, service });
-    }
-    if !(400..600).contains(&status) {
-        return Err(Failure::finally(CallError::Broken { service, why: format!("status {status}") }));
-    }
-    Err(said_no(service, problem(service, &received), received.retry_after))
-}
-
-fn said_no(service: &'static str, problem: Problem, retry_after: Option<Duration>) -> Failure {
-    // A user must not be told to log in again because the services of the cluster disagree.
-    if problem.status == 401 && problem.code == "cluster_secret_invalid" {
-        return Failure::finally(CallError::Broken { service, why: problem.detail });
-    }
-    let again = if matches!(problem.status, 502..=504) { Again::ElsewhereIfIdempotent } else { Again::No };
-    Failure { error: CallError::Refused(Box::new(problem), retry_after), again }
-}
-
-/// Waits for a call over gRPC that was made, if there was a line to make it on.
-async fn answer<T>(
-    service: &'static str,
-    asked: Option<impl Future<Output = Result<Response<T>, Status>>>,
-) -> Tried<T> {
-    let Some(asked) = asked else {
-        let failed = Failed::NotSent("its address is not one".to_owned());
-        return Tried { healthy: false, outcome: Err(Failure::of(service, failed)) };
-    };
-    match asked.await {
-        Ok(response) => Tried { healthy: true, outcome: Ok(response.into_inner()) },
-        Err(status) => refused(service, &status),
-    }
-}
-
-fn refused<T>(service: &'static str, status: &Status) -> Tried<T> {
-    let (healthy, failure) = match rpc::read(status) {
-        Said::No(problem, wait) => (!is_trouble(problem.status, wait), said_no(service, problem, wait)),
-        Said::Late => (false, Failure::late(service)),
-        Said::Nothing(failed) => (false, Failure::of(service, failed)),
-    };
-    Tried { healthy, outcome: Err(failure) }
-}
-
-impl CallError {
-    /// Why a stream of the service broke off, after it had begun.
-    pub fn of_stream(service: &'static str, status: &Status) -> Self {
-        match rpc::read(status) {
-            Said::No(problem, wait) => said_no(service, problem, wait).error,
-            Said::Late => Self::Timeout { service },
-            // It had begun, so it was sent.
-            Said::Nothing(failed) => Self::Cut { service, why: failed.why() },
-        }
     }
 }
 

@@ -1,256 +1,31 @@
 //! The consumer, held to its word with a log and a press in memory. Time moves when nothing else does.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+mod log;
+mod press;
 
-use async_trait::async_trait;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
 use notifyx_mesh::CallError;
-use notifyx_model::{Clock, Email, EventId, Gid, Message, NotificationId, Priority, Timestamp, TopicName};
+use notifyx_model::Clock;
 use notifyx_wire::{
     grpc::events as wire,
     rest::{Problem, gateway::ScheduledState},
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    consumer::{Consumer, LEASE, Log, Press, Running},
+    consumer::{Consumer, LEASE, Running},
     metrics::Metrics,
-    order::Order,
 };
-use crate::{Error, publish::Accepted};
 
-const AWAY: CallError = CallError::Unreachable { service: "events" };
-
-/// A log that outlives its consumers, and may be away.
-struct Kept {
-    state: Mutex<State>,
-    changed: watch::Sender<()>,
-}
-
-#[derive(Default)]
-struct State {
-    events: Vec<wire::Event>,
-    outcomes: BTreeMap<String, ScheduledState>,
-    position: u64,
-    holder: String,
-    epoch: u64,
-    until: Option<Instant>,
-    bells: Vec<Arc<Notify>>,
-    /// What fails now.
-    broken: BTreeSet<&'static str>,
-}
-
-impl Kept {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: watch::Sender::new(()) })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
-    }
-
-    /// Fires one of a topic, due at that second.
-    fn fire(&self, topic: &str, at_s: i64) {
-        let mut state = self.state();
-        let offset = state.events.len() as u64 + 1;
-        let order = Order {
-            user_id: "0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40".parse().unwrap(),
-            email: Email::parse("ann@example.org").unwrap(),
-            topic: TopicName::parse(topic).unwrap(),
-            message: Message::parse(&format!("{topic}{offset}")).unwrap(),
-            to: Vec::new(),
-            priority: Priority::default(),
-            key: None,
-            fire_at: Timestamp::from_micros(at_s * 1_000_000),
-        };
-        let new = order.event(&Clock::system()).unwrap();
-        let event = wire::Event {
-            id: new.id,
-            category: new.category,
-            data: new.data,
-            fire_at_us: at_s * 1_000_000,
-            offset: Some(offset),
-            fired_at_us: Some(at_s * 1_000_000),
-            ..wire::Event::default()
-        };
-        state.events.push(event);
-        for bell in &state.bells {
-            bell.notify_one();
-        }
-    }
-
-    fn set_broken(&self, what: &'static str, broken: bool) {
-        let mut state = self.state();
-        if broken {
-            state.broken.insert(what)
-        } else {
-            state.broken.remove(what)
-        };
-    }
-
-    fn check(&self, what: &str) -> Result<(), CallError> {
-        if self.state().broken.contains(what) { Err(AWAY) } else { Ok(()) }
-    }
-
-    async fn until(&self, reached: impl Fn(&State) -> bool) {
-        let mut changes = self.changed.subscribe();
-        let wait = async {
-            while !reached(&self.state()) {
-                changes.changed().await.unwrap();
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(600), wait).await.expect("it is reached within ten minutes");
-    }
-
-    /// All that fired is done, and the position says so.
-    async fn drained(&self) {
-        self.until(|state| state.position == state.events.len() as u64).await;
-    }
-}
-
-fn lost() -> CallError {
-    refusal(409, "consumer_lost")
-}
+use log::Kept;
+use press::Printed;
 
 fn refusal(status: u16, code: &str) -> CallError {
     let (title, detail) = ("No".to_owned(), "as the test wants it".to_owned());
     let problem = Problem { success: false, status, title, code: code.to_owned(), detail, request_id: None };
     CallError::Refused(Box::new(problem), None)
-}
-
-#[async_trait]
-impl Log for Arc<Kept> {
-    async fn acquire(&self, holder: &str) -> Result<wire::Consumer, CallError> {
-        self.check("lease")?;
-        assert!(self.check("panic").is_ok(), "as the test wants it");
-        let (mut state, now) = (self.state(), Instant::now());
-        if state.holder == holder || state.until.is_none_or(|until| until <= now) {
-            state.epoch += u64::from(state.holder != holder);
-            (state.holder, state.until) = (holder.to_owned(), Some(now + LEASE));
-        }
-        self.changed.send_replace(());
-        let left = state.until.unwrap_or(now).saturating_duration_since(now);
-        Ok(wire::Consumer {
-            position: state.position,
-            head: state.events.len() as u64,
-            holder: state.holder.clone(),
-            epoch: state.epoch,
-            left_us: i64::try_from(left.as_micros()).unwrap(),
-            ..wire::Consumer::default()
-        })
-    }
-
-    async fn commit(&self, epoch: u64, position: u64) -> Result<(), CallError> {
-        self.check("commit")?;
-        let mut state = self.state();
-        if state.epoch != epoch {
-            return Err(lost());
-        }
-        state.position = position;
-        self.changed.send_replace(());
-        Ok(())
-    }
-
-    async fn release(&self, epoch: u64) -> Result<(), CallError> {
-        let mut state = self.state();
-        if state.epoch == epoch {
-            state.until = None;
-        }
-        Ok(())
-    }
-
-    async fn read(&self, after: u64, limit: usize) -> Result<wire::ReadReply, CallError> {
-        self.check("read")?;
-        let state = self.state();
-        let events = state.events.iter().filter(|event| event.offset.unwrap() > after).take(limit.min(7));
-        Ok(wire::ReadReply { events: events.cloned().collect(), head: state.events.len() as u64, oldest: 1 })
-    }
-
-    async fn outcome(&self, id: &EventId) -> Result<Option<ScheduledState>, Error> {
-        self.check("outcome")?;
-        Ok(self.state().outcomes.get(id.as_str()).cloned())
-    }
-
-    async fn conclude(&self, id: &EventId, _: Option<String>, outcome: &ScheduledState) -> Result<(), CallError> {
-        self.check("conclude")?;
-        self.state().outcomes.entry(id.to_string()).or_insert_with(|| outcome.clone());
-        self.changed.send_replace(());
-        Ok(())
-    }
-
-    async fn listen(&self, bell: Arc<Notify>, over: CancellationToken) {
-        self.state().bells.push(bell);
-        over.cancelled().await;
-    }
-}
-
-/// The coordinator: what is committed under a key is known under it.
-#[derive(Default)]
-struct Printed {
-    /// Each try, by its message.
-    tries: Mutex<Vec<String>>,
-    /// Keys and messages, in order of commits.
-    committed: Mutex<Vec<(String, String)>>,
-    /// Topics whose publishes fail for now, are refused, or are not decided the first time.
-    away: Mutex<BTreeSet<&'static str>>,
-    refused: Mutex<BTreeSet<&'static str>>,
-    undecided: Mutex<BTreeSet<&'static str>>,
-    /// Once each: some service answers what only sounds like a refusal.
-    misunderstood: Mutex<BTreeSet<&'static str>>,
-    tried: Notify,
-}
-
-impl Printed {
-    fn messages(&self) -> Vec<String> {
-        self.committed.lock().unwrap().iter().map(|(_, message)| message.clone()).collect()
-    }
-
-    fn tries(&self) -> Vec<String> {
-        self.tries.lock().unwrap().clone()
-    }
-
-    fn set_away(&self, topic: &'static str, away: bool) {
-        let mut topics = self.away.lock().unwrap();
-        if away {
-            topics.insert(topic)
-        } else {
-            topics.remove(topic)
-        };
-    }
-}
-
-#[async_trait]
-impl Press for Arc<Printed> {
-    async fn publish(&self, id: &EventId, order: &Order) -> Result<Accepted, Error> {
-        let new = order.publish(id);
-        let (message, topic) = (new.message.as_str().to_owned(), order.topic.as_str());
-        self.tries.lock().unwrap().push(message.clone());
-        self.tried.notify_waiters();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        if self.away.lock().unwrap().contains(topic) {
-            return Err(CallError::Unreachable { service: "counter-2pc" }.into());
-        }
-        if self.misunderstood.lock().unwrap().remove(topic) {
-            return Err(refusal(404, "route_not_found").into());
-        }
-        if self.refused.lock().unwrap().contains(topic) {
-            return Err(Error::NotCreator(order.topic.clone()));
-        }
-        let gid = Gid::new(&Clock::system());
-        let decided = !self.undecided.lock().unwrap().remove(topic);
-        let (mut committed, key) = (self.committed.lock().unwrap(), new.key.unwrap());
-        if decided && committed.iter().all(|(known, _)| *known != key) {
-            committed.push((key, message));
-        }
-        Ok(Accepted { id: NotificationId::from_uuid(gid.uuid()), gid, offset: Some(1), decided })
-    }
 }
 
 /// A gateway that consumes.

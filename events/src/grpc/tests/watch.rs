@@ -1,6 +1,9 @@
 //! What a watcher sees that was away, that does not read, and whose instance is not the only one that appends.
 
+use notifyx_database::testing;
+
 use super::*;
+use crate::store::MIGRATIONS;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_was_away_gets_what_it_lacks_or_learns_that_it_is_too_much() {
