@@ -4,6 +4,7 @@
 //! store, and recurring schedules become events. Losing the lease ends them and does no harm: firing is decided by the delete in the
 //! store, so that two drivers cost time, not truth.
 
+mod doubt;
 mod fire;
 mod load;
 mod occur;

@@ -5,13 +5,13 @@
 use std::{thread, time::Duration};
 
 use notifyx_chassis::reply;
-use notifyx_model::{Fault, Kind};
+use notifyx_model::{Fault, Kind, Timestamp};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{Again, Driver, LOOK, answer, rest};
-use crate::{Error, feed::weight, store::Due};
+use super::{Again, Driver, LOOK, answer, doubt::Doubt, rest};
+use crate::{Error, event::Event, feed::weight, store::Due};
 
 /// Events of one transaction: 10 to 20 ms of writing, which is what the next one waits for.
 const BATCH_MAX: usize = 500;
@@ -27,11 +27,12 @@ const FINE: Duration = Duration::from_millis(3);
 
 impl Driver {
     pub(super) async fn fire(&self, over: &CancellationToken) {
-        let (mut again, mut limit) = (Again::default(), BATCH_MIN);
+        let (mut again, mut limit, mut doubt) = (Again::default(), BATCH_MIN, Doubt::default());
         while !over.is_cancelled() {
             let now = self.clock.now();
             let due = self.plan.due(now, limit);
             if due.is_empty() {
+                doubt.clear();
                 // No longer than until the next look: the clock may be put forward.
                 let wait = self.plan.earliest().map_or(LOOK, |at| at.since(now).min(LOOK));
                 match wait.checked_sub(FINE) {
@@ -40,7 +41,7 @@ impl Driver {
                 }
                 continue;
             }
-            match self.fire_batch(&due).await {
+            match self.fire_batch(&due, &mut doubt).await {
                 Ok(bytes) if bytes > BATCH_BYTES => limit = (limit / 2).max(BATCH_MIN),
                 Ok(_) => (limit, again) = ((limit * 2).min(BATCH_MAX), Again::default()),
                 Err(error) => {
@@ -62,12 +63,12 @@ impl Driver {
     }
 
     /// What the fired weigh. If the batch fails because of what is in it, it is halved until what fails stands alone.
-    async fn fire_batch(&self, due: &[Due]) -> Result<usize, Error> {
+    pub(super) async fn fire_batch(&self, due: &[Due], doubt: &mut Doubt) -> Result<usize, Error> {
         let mut bytes = 0;
         // What is still to be fired, the next of it last.
         let mut rest = vec![due];
         while let Some(some) = rest.pop() {
-            match self.fire_together(some).await {
+            match self.fire_together(some, doubt).await {
                 Ok(fired) => bytes += fired,
                 Err(error) if error.kind() == Kind::Internal && some.len() > 1 => {
                     warn!("{} events cannot be fired together ({error}): trying them in halves", some.len());
@@ -91,12 +92,27 @@ impl Driver {
         Ok(bytes)
     }
 
-    async fn fire_together(&self, due: &[Due]) -> Result<usize, Error> {
-        let seqs: Vec<u64> = due.iter().map(|due| due.slot.seq).collect();
-        let events = answer(self.store.fire(&seqs, self.clock.now())).await?;
-        self.plan.fired(&events, self.clock.now());
+    async fn fire_together(&self, due: &[Due], doubt: &mut Doubt) -> Result<usize, Error> {
+        let (seqs, at) = (due.iter().map(|due| due.slot.seq).collect::<Vec<u64>>(), self.clock.now());
+        let events = match answer(self.store.fire(&seqs, at)).await {
+            Ok(events) => events,
+            Err(error) => {
+                // Rolled back, if it is what was in it that failed; else nobody knows.
+                if error.kind() != Kind::Internal {
+                    doubt.add(due, at);
+                }
+                return Err(error);
+            }
+        };
+        self.tell_doubtful(doubt, due, &events).await;
         let bytes = weight(&events);
-        self.feed.publish(events);
+        self.tell(events, self.clock.now());
         Ok(bytes)
+    }
+
+    /// These are in the log, since then.
+    pub(super) fn tell(&self, events: Vec<Event>, since: Timestamp) {
+        self.plan.fired(&events, since);
+        self.feed.publish(events);
     }
 }

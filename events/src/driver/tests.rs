@@ -1,5 +1,6 @@
 //! The driver on both databases, on the manual clock: what fires, in which order, and that it fires once.
 
+mod doubt;
 mod firing;
 mod leases;
 mod recurring;
