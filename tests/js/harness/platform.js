@@ -44,7 +44,7 @@ export class Platform {
       platform.front = "gateway";
       const { discovery } = await platform.start("discovery");
       platform.registry = ["--discovery", `http://${discovery}`];
-      const others = ["auth", "persist-1", "persist-2", "counter-2pc", "gateway"];
+      const others = ["auth", "persist-1", "persist-2", "counter-2pc", "events", "gateway"];
       await Promise.all(others.map((name) => platform.start(name)));
     });
   }
