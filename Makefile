@@ -26,8 +26,8 @@ fmt: ## Format the code
 bite: setup ## Break one rule after the other, of two-phase commit and of what is scheduled, in a copy, and see that tests notice
 	@tests/bite.sh
 
-chaos: setup ## Publish N=10000 notifications through random faults, in both forms (SEED=… repeats a run)
-	NOTIFYX_CHAOS_NOTIFICATIONS=$(or $(N),10000) NOTIFYX_CHAOS_SEED=$(SEED) \
+chaos: setup ## Publish N=10000 notifications, and schedule N events, through random faults, in both forms (SEED=… repeats a run)
+	NOTIFYX_CHAOS_NOTIFICATIONS=$(or $(N),10000) NOTIFYX_CHAOS_EVENTS=$(or $(N),10000) NOTIFYX_CHAOS_SEED=$(SEED) \
 		cargo test -p notifyx --test chaos -- --nocapture --test-threads=1
 
 setup: ## Install what the tests need: PostgreSQL's server, packages of the JavaScript clients

@@ -9,6 +9,8 @@ use std::{
 use sqlx::{Connection, PgConnection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
+use crate::harness::Platform;
+
 /// Where they are.
 pub(crate) enum Books {
     /// The databases of gateway, persist and counter-2pc.
@@ -70,6 +72,14 @@ pub(crate) struct Snapshot {
 }
 
 impl Books {
+    pub(crate) fn of_postgres(platform: &Platform) -> Self {
+        Self::Postgres {
+            gateway: platform.database("gateway"),
+            persist: platform.database("persist"),
+            counter: platform.database("counter-2pc"),
+        }
+    }
+
     /// Transactions that are not closed.
     pub(crate) async fn open(&self) -> usize {
         self.rows(Database::Gateway, &[Id("gid")], "txn WHERE closed_at IS NULL").await.len()

@@ -1,8 +1,10 @@
-//! Random runs: the real binaries on real databases, killed and stopped at random under publish load, then healed; after
-//! that every invariant of two-phase commit holds, and every client was told the truth.
+//! Random runs: the real binaries on real databases, killed and stopped at random under load, then healed; after that every
+//! invariant holds, and every client was told the truth. There are two kinds of load: notifications published through two-phase
+//! commit, and what is scheduled (`events`).
 //!
-//! A run follows from its seed as far as real processes allow: which faults in which order, who publishes what. It prints the
-//! seed, and one line of figures at its end. `NOTIFYX_CHAOS_SEED` repeats a run, `NOTIFYX_CHAOS_NOTIFICATIONS` sets its size:
+//! A run follows from its seed as far as real processes allow: which faults in which order, who asks for what. It prints the
+//! seed, and one line of figures at its end. `NOTIFYX_CHAOS_SEED` repeats a run, `NOTIFYX_CHAOS_NOTIFICATIONS` and
+//! `NOTIFYX_CHAOS_EVENTS` set its size:
 //!
 //! ```text
 //! NOTIFYX_CHAOS_NOTIFICATIONS=10000 cargo test -p notifyx --test chaos -- --nocapture separate
@@ -15,6 +17,7 @@
 mod harness;
 
 mod books;
+mod events;
 mod invariants;
 mod ledger;
 mod member;
@@ -22,6 +25,9 @@ mod plan;
 mod publisher;
 mod recovered;
 mod run;
+mod settings;
+mod stage;
+mod storm;
 mod subscriber;
 
 use harness::Form;
@@ -36,4 +42,16 @@ async fn separate_processes_keep_every_promise_through_random_faults() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_keeps_every_promise_through_random_faults() {
     run::run(Form::Up).await;
+}
+
+/// Two of events and of the gateway, on a PostgreSQL server that crashes too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn separate_processes_fire_each_event_once_through_random_faults() {
+    events::run(Form::Separate).await;
+}
+
+/// Everything in one process on SQLite.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_fires_each_event_once_through_random_faults() {
+    events::run(Form::Up).await;
 }

@@ -9,24 +9,22 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use notifyx_database::testing::Server;
-use rand::Rng;
 use tokio::{
-    sync::Mutex,
     task::JoinSet,
     time::{Instant, sleep},
 };
 use uuid::Uuid;
 
 use crate::{
-    books::{Books, Snapshot},
-    harness::{Api, Form, Options, Person, Platform, fixed_port, unique},
+    books::Snapshot,
+    harness::{Api, Form, Person, unique},
     invariants,
     ledger::{End, Entry},
-    member::Member,
-    plan::{Fault, Nature, Plan},
     publisher::{Load, Publisher, Topic, ask_again, topics_of},
     recovered::Recovered,
+    settings,
+    stage::{MOMENT, Stage, until},
+    storm::{Faults, HANGS_AFTER},
     subscriber::{Seen, Subscriber},
 };
 
@@ -48,15 +46,9 @@ const SUBSCRIBERS: usize = 4;
 /// The protocol's bound: with everything reachable again, no transaction is open after 45 s.
 const BOUND: Duration = Duration::from_secs(45);
 
-/// Ten times what a run takes on a busy machine, per 1,000 notifications: it hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(900);
-
-/// For what takes a moment on an idle machine.
-const MOMENT: Duration = Duration::from_secs(60);
-
 pub(crate) async fn run(form: Form) {
-    let seed = setting("NOTIFYX_CHAOS_SEED").unwrap_or_else(|| rand::rng().random());
-    let size = setting("NOTIFYX_CHAOS_NOTIFICATIONS").map_or(NOTIFICATIONS, |n| usize::try_from(n).expect("a count"));
+    let seed = settings::seed();
+    let size = settings::size("NOTIFYX_CHAOS_NOTIFICATIONS").unwrap_or(NOTIFICATIONS);
     eprintln!("NOTIFYX_CHAOS_SEED={seed} NOTIFYX_CHAOS_NOTIFICATIONS={size} ({form:?})");
     let began = Instant::now();
     let mut scene = Scene::set_up(form, seed).await;
@@ -67,30 +59,25 @@ pub(crate) async fn run(form: Form) {
         publishing.spawn(publisher.run());
     }
 
-    let faults = scene.strike(seed, size).await;
+    let committed = || scene.load.committed.load(Ordering::SeqCst);
+    let faults = scene.stage.storm.rage(ROUNDS, size, committed).await;
 
-    scene.healed().await;
+    scene.stage.healed().await;
     let healed = Instant::now();
     *scene.load.give_up_at.lock().unwrap() = Some(healed + BOUND);
     scene.load.stop.store(true, Ordering::SeqCst);
     let ledger: Vec<Entry> = publishing.join_all().await.into_iter().flatten().collect();
-    scene.all_is_closed(healed + BOUND).await;
+    scene.stage.all_is_closed(healed + BOUND).await;
     let settled = healed.elapsed();
 
     scene.keys_answer_as_before(&ledger).await;
-    let books = scene.books.read().await;
+    let books = scene.stage.books.read().await;
     let mut violations = invariants::check(&books, &ledger, &topics).0;
     violations.extend(scene.everybody_saw_everything(&books, &topics).await);
     assert!(violations.is_empty(), "seed {seed}: {} violations\n{}", violations.len(), some(&violations));
     let committed = ledger.iter().filter(|entry| matches!(entry.end, End::Committed(_))).count();
     assert!(committed >= size, "only {committed} were committed");
-    scene.figures(form, &ledger, &faults, settled, began.elapsed());
-}
-
-/// A number from the environment.
-fn setting(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+    scene.figures(&ledger, &faults, settled, began.elapsed());
 }
 
 fn some(violations: &[String]) -> String {
@@ -100,9 +87,7 @@ fn some(violations: &[String]) -> String {
 /// Everything and everybody in a run.
 struct Scene {
     seed: u64,
-    members: Vec<Arc<Mutex<Member>>>,
-    gateways: Vec<String>,
-    books: Books,
+    stage: Stage,
     load: Arc<Load>,
     publishers: Vec<Publisher>,
     /// The publishing accounts at every gateway.
@@ -112,52 +97,28 @@ struct Scene {
     /// Listening, and counting what recovery does.
     background: JoinSet<()>,
     recovered: Recovered,
-    /// What is not struck, and the folder of what is.
-    #[expect(dead_code, reason = "it is kept for what its end ends")]
-    platform: Platform,
 }
 
 impl Scene {
     async fn set_up(form: Form, seed: u64) -> Self {
-        let server = (form == Form::Separate).then(|| Server::start_at(fixed_port()));
-        let options = Options {
-            processes: if form == Form::Separate { &PROCESSES } else { &["up"] },
-            server: server.as_ref().map(|server| server.base.clone()),
-            ..Options::default()
-        };
-        let mut platform = Platform::start_with(form, options).await;
-        let gateways: Vec<String> = platform.instances("gateway").into_iter().map(str::to_owned).collect();
-        let (victims, books, folder) = match form {
-            Form::Separate => (&PROCESSES[2..], of_postgres(&platform), None),
-            Form::Up => (&["up"][..], Books::Sqlite(platform.folder()), Some(platform.folder())),
-        };
-        let anonymous = platform.anonymous();
-        let members = victims.iter().map(|name| {
-            let command = platform.command(name);
-            Member::process(platform.hand_over(name), command, folder.clone())
-        });
-        let members: Vec<Member> = members.collect();
-        let members = members.into_iter().chain(server.map(Member::postgres));
         let mut scene = Self {
             seed,
-            members: members.map(|member| Arc::new(Mutex::new(member))).collect(),
-            gateways,
-            books,
+            stage: Stage::set(form, seed, &PROCESSES).await,
             load: Arc::default(),
             publishers: Vec::new(),
             doors: HashMap::new(),
             audience: Vec::new(),
             background: JoinSet::new(),
             recovered: Recovered::default(),
-            platform,
         };
-        scene.recovered.watch(&scene.gateways, &mut scene.background);
-        scene.people(&anonymous).await;
+        scene.recovered.watch(&scene.stage.gateways, &mut scene.background);
+        scene.people().await;
         scene
     }
 
     /// Everybody registers, makes topics, and joins them.
-    async fn people(&mut self, anonymous: &Api) {
+    async fn people(&mut self) {
+        let anonymous = &self.stage.anonymous.clone();
         let register = |kind: &'static str| move |_| Person::register(anonymous.clone(), kind);
         let accounts = join_all((0..ACCOUNTS).map(register("publisher"))).await;
         let listeners = join_all((0..SUBSCRIBERS).map(register("subscriber"))).await;
@@ -181,8 +142,8 @@ impl Scene {
                     names.push(topic.name.clone());
                 }
             }
-            let mut gateways = self.gateways.clone();
-            gateways.rotate_left(number % self.gateways.len());
+            let mut gateways = self.stage.gateways.clone();
+            gateways.rotate_left(number % self.stage.gateways.len());
             let (name, id, seen) = (format!("subscriber {number}"), person.id.parse().expect("an id"), Arc::default());
             self.audience.push((name.clone(), id, names.clone(), Arc::clone(&seen)));
             self.background.spawn(Subscriber { name, person, topics: names, gateways, seen }.run());
@@ -193,7 +154,7 @@ impl Scene {
         })
         .await;
         for (number, person) in accounts.iter().enumerate() {
-            let doors = self.gateways.iter().map(|gateway| person.at(gateway).api).collect();
+            let doors = self.stage.gateways.iter().map(|gateway| person.at(gateway).api).collect();
             self.doors.insert(person.id.parse().expect("an id"), doors);
             let stranger = &accounts[(number + 1) % ACCOUNTS].id;
             for task in 0..TASKS_PER_ACCOUNT {
@@ -203,69 +164,11 @@ impl Scene {
                     person,
                     topics[number].clone(),
                     stranger.clone(),
-                    &self.gateways,
+                    &self.stage.gateways,
                     self.load.clone(),
                     seed,
                 ));
             }
-        }
-    }
-
-    /// Strikes, round after round, until enough was committed; everybody struck is there again at the end. Gives what was
-    /// done, by kind.
-    async fn strike(&self, seed: u64, size: usize) -> BTreeMap<&'static str, usize> {
-        let mut natures = Vec::new();
-        for member in &self.members {
-            natures.push(member.lock().await.nature());
-        }
-        let hangs_at = Instant::now() + HANGS_AFTER.mul_f64(1.0 + size as f64 / 1_000.0);
-        let began = Instant::now();
-        let mut faults = BTreeMap::new();
-        let mut suffering = JoinSet::new();
-        for (number, round) in Plan::new(seed, natures.clone()).enumerate() {
-            let committed = self.load.committed.load(Ordering::SeqCst);
-            if number >= ROUNDS && committed >= size {
-                break;
-            }
-            assert!(Instant::now() < hangs_at, "only {committed} of {size} were committed after {number} rounds");
-            sleep(round.after).await;
-            for (victim, fault) in round.strikes {
-                // Whoever suffers already is left alone.
-                let Ok(mut member) = self.members[victim].clone().try_lock_owned() else { continue };
-                eprintln!(
-                    "{:6.1} s {committed:6} committed, {}: {fault:?}",
-                    began.elapsed().as_secs_f64(),
-                    member.name()
-                );
-                *faults.entry(kind(natures[victim], fault)).or_default() += 1;
-                suffering.spawn(async move { member.suffer(fault).await });
-            }
-            while let Some(ended) = suffering.try_join_next() {
-                ended.expect("a member is there again");
-            }
-        }
-        suffering.join_all().await;
-        faults
-    }
-
-    /// Everything is reachable again, as far as the gateways can see.
-    async fn healed(&self) {
-        until(MOMENT, "every gateway is ready", async || {
-            let ready = self.gateways.iter().map(|gateway| async move {
-                let request = Api::new(gateway).request(reqwest::Method::GET, "/ready").timeout(MOMENT / 10);
-                crate::harness::try_send(request).await.is_ok_and(|answer| answer.status == 200)
-            });
-            join_all(ready).await.into_iter().all(|ready| ready)
-        })
-        .await;
-    }
-
-    async fn all_is_closed(&self, by: Instant) {
-        let mut open = self.books.open().await;
-        while open > 0 {
-            assert!(Instant::now() < by, "{open} transactions are open {BOUND:?} after everything was healed");
-            sleep(Duration::from_millis(100)).await;
-            open = self.books.open().await;
         }
     }
 
@@ -323,14 +226,8 @@ impl Scene {
     }
 
     /// One line, also where the output of tests that pass is not shown.
-    fn figures(
-        &self,
-        form: Form,
-        ledger: &[Entry],
-        faults: &BTreeMap<&'static str, usize>,
-        settled: Duration,
-        took: Duration,
-    ) {
+    fn figures(&self, ledger: &[Entry], faults: &Faults, settled: Duration, took: Duration) {
+        let form = self.stage.form;
         let mut ends = BTreeMap::<&str, usize>::new();
         for entry in ledger {
             *ends.entry(entry.end.name()).or_default() += 1;
@@ -342,44 +239,5 @@ impl Scene {
         let _ = write!(line, "; recovered {}; {connections} connections", self.recovered.summary());
         let _ = write!(line, "; all closed {:.1} s after healing", settled.as_secs_f64());
         let _ = writeln!(std::io::stderr(), "{line}; {:.0} s in all", took.as_secs_f64());
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("NOTIFYX_CHAOS_SEED={}", self.seed);
-            for member in &self.members {
-                if let Ok(member) = member.try_lock() {
-                    eprintln!("{}", member.log());
-                }
-            }
-        }
-    }
-}
-
-fn of_postgres(platform: &Platform) -> Books {
-    Books::Postgres {
-        gateway: platform.database("gateway"),
-        persist: platform.database("persist"),
-        counter: platform.database("counter-2pc"),
-    }
-}
-
-fn kind(victim: Nature, fault: Fault) -> &'static str {
-    match (victim, fault) {
-        (Nature::Postgres, _) => "postgres",
-        (Nature::Process, Fault::Kill { .. }) => "kill",
-        (Nature::Process, Fault::Pause { .. }) => "pause",
-    }
-}
-
-/// Waits for something, at most so long.
-async fn until(within: Duration, what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + within;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
-        // A pause between looks, not a wait for something known to take this long.
-        sleep(Duration::from_millis(25)).await;
     }
 }

@@ -33,6 +33,23 @@ pub(crate) struct Listener {
     source: Source,
     /// The Phoenix topic.
     channel: String,
+    /// What a stream says first of which not all could be given that was asked for; here, where a channel's reply said so.
+    gap: Option<Value>,
+}
+
+/// Why there is none.
+enum NoStream {
+    Refused(u16),
+    Broken(String),
+}
+
+impl From<tungstenite::Error> for NoStream {
+    fn from(error: tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::Http(response) => Self::Refused(response.status().as_u16()),
+            error => Self::Broken(error.to_string()),
+        }
+    }
 }
 
 enum Source {
@@ -57,25 +74,38 @@ impl Listener {
         category: &str,
         from: Option<u64>,
     ) -> Result<Self, u16> {
-        let opening = Self::try_open(way, gateway, token, category, from);
-        timeout(EVENT_WITHIN, opening).await.expect("an answer")
+        let connecting = Self::connect(way, gateway, token, category, from);
+        match timeout(EVENT_WITHIN, connecting).await.expect("an answer") {
+            Ok(listener) => Ok(listener),
+            Err(NoStream::Refused(status)) => Err(status),
+            Err(NoStream::Broken(why)) => panic!("no stream of {category} at {gateway}: {why}"),
+        }
     }
 
-    async fn try_open(
+    /// For tests that end the server under the client: `None` where there is no stream to be had now.
+    pub(crate) async fn try_open(
+        way: Way,
+        gateway: &str,
+        token: &str,
+        category: &str,
+        from: u64,
+        within: Duration,
+    ) -> Option<Self> {
+        timeout(within, Self::connect(way, gateway, Some(token), category, Some(from))).await.ok()?.ok()
+    }
+
+    async fn connect(
         way: Way,
         gateway: &str,
         token: Option<&str>,
         category: &str,
         from: Option<u64>,
-    ) -> Result<Self, u16> {
+    ) -> Result<Self, NoStream> {
+        let (channel, mut gap) = (format!("events:{category}"), None);
         let source = match way {
             Way::Plain => {
                 let url = url("ws", gateway, &["ws", "events", category], token, from);
-                match connect_async(url.as_str()).await {
-                    Ok((stream, _)) => Source::Plain(Box::new(stream)),
-                    Err(tungstenite::Error::Http(response)) => return Err(response.status().as_u16()),
-                    Err(error) => panic!("no WebSocket at {url}: {error}"),
-                }
+                Source::Plain(Box::new(connect_async(url.as_str()).await?.0))
             }
             Way::Sse => {
                 let url = url("http", gateway, &["events", category, "stream"], token, None);
@@ -83,23 +113,27 @@ impl Listener {
                 if let Some(from) = from {
                     request = request.header("Last-Event-ID", from);
                 }
-                let response = request.send().await.expect("an answer");
+                let response = request.send().await.map_err(|error| NoStream::Broken(error.to_string()))?;
                 if response.status() != 200 {
-                    return Err(response.status().as_u16());
+                    return Err(NoStream::Refused(response.status().as_u16()));
                 }
                 assert_eq!(response.headers()["content-type"], "text/event-stream");
                 Source::Sse(Lines { response, waiting: Vec::new() })
             }
             Way::Channel => {
                 let params: Vec<_> = token.map(|token| ("token", token)).into_iter().collect();
-                let mut socket = Socket::open(gateway, &params).await?;
+                let mut socket = Socket::connect_to(gateway, &params).await?;
                 let params = from.map_or(json!({}), |from| json!({ "last_offset": from }));
-                let joined = socket.join(&format!("events:{category}"), params).await;
-                assert_eq!(joined["recovered"], json!(from.is_some()), "{joined}");
+                let joined = socket.join_now(&channel, params).await.map_err(NoStream::Broken)?;
+                match (from, joined["recovered"].as_bool()) {
+                    (None, Some(false)) | (Some(_), Some(true)) => {}
+                    (Some(_), Some(false)) => gap = Some(json!({ "recovered": false, "offset": joined["offset"] })),
+                    _ => panic!("joined from {from:?} with {joined}"),
+                }
                 Source::Channel(Box::new(socket), Instant::now())
             }
         };
-        Ok(Self { source, channel: format!("events:{category}") })
+        Ok(Self { source, channel, gap })
     }
 
     /// The next event.
@@ -119,6 +153,9 @@ impl Listener {
 
     /// The next event, or how the stream ended.
     pub(crate) async fn next(&mut self) -> Result<Value, Ending> {
+        if let Some(gap) = self.gap.take() {
+            return Ok(gap);
+        }
         match &mut self.source {
             Source::Plain(stream) => loop {
                 match stream.next().await {

@@ -57,6 +57,11 @@ impl Socket {
         timeout(within, Self::connect(&socket_url(address, params))).await.ok()?.ok()
     }
 
+    /// Whatever becomes of it.
+    pub(super) async fn connect_to(address: &str, params: &[(&str, &str)]) -> Result<Self, tungstenite::Error> {
+        Self::connect(&socket_url(address, params)).await
+    }
+
     async fn connect(url: &str) -> Result<Self, tungstenite::Error> {
         let (stream, _) = connect_async(url).await?;
         Ok(Self { stream, backlog: VecDeque::new(), joined: HashMap::new(), last_ref: 0 })
@@ -94,6 +99,19 @@ impl Socket {
         self.joined.insert(topic.to_owned(), reference.clone());
         self.try_send_text(json!([reference, reference, topic, "phx_join", params]).to_string()).await?;
         Some(reference)
+    }
+
+    /// Joins where the server may be gone: the response, or why there is none.
+    pub(super) async fn join_now(&mut self, topic: &str, params: Value) -> Result<Value, String> {
+        let reference = self.try_send_join(topic, params).await.ok_or("the socket takes nothing")?;
+        loop {
+            let mut frame = self.next().await.map_err(|ending| format!("the socket ended with {ending:?}"))?;
+            if frame.event == "phx_reply" && frame.reference == reference {
+                let ok = frame.payload["status"] == "ok";
+                return if ok { Ok(frame.payload["response"].take()) } else { Err(frame.payload.to_string()) };
+            }
+            self.backlog.push_back(frame);
+        }
     }
 
     /// `None` where the socket takes nothing any more.
