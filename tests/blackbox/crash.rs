@@ -4,14 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Form, Load, Options, Person, Platform, fixed_port, unique};
+use crate::harness::{Form, Load, Options, Person, Platform, Timing, fixed_port, unique};
 
-/// A second or two on a busy machine.
-const LOAD_WITHIN: Duration = Duration::from_secs(30);
+/// A second or two, on a machine that runs all tests at once.
+const LOAD_WITHIN: Duration = Duration::from_secs(120);
 
-/// Recovery waits for the lease of whoever died; the protocol's own 10 s would only make the test longer.
-const SHORT_LEASE: [(&str, &str); 2] =
-    [("NOTIFYX_GATEWAY__COMMIT__DEADLINE_MS", "2000"), ("NOTIFYX_GATEWAY__COMMIT__LEASE_MS", "2500")];
+/// As soon as the next probe or the next look at the registry, on such a machine.
+const SEEN_WITHIN: Duration = Duration::from_secs(60);
 
 async fn people_and_topic(platform: &Platform) -> (Person, Person, String, String) {
     let (ann, bob) = tokio::join!(platform.person("ann"), platform.person("bob"));
@@ -23,7 +22,7 @@ async fn people_and_topic(platform: &Platform) -> (Person, Person, String, Strin
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_accepted_survives_a_kill() {
-    let options = Options { port: fixed_port(), variables: SHORT_LEASE.to_vec(), ..Options::default() };
+    let options = Options { port: fixed_port(), timing: Timing::ShortLease, ..Options::default() };
     let mut platform = Platform::start_with(Form::Up, options).await;
     let (ann, bob, topic, topic_id) = people_and_topic(&platform).await;
     let mut live = bob.socket().await;
@@ -52,17 +51,18 @@ async fn what_was_accepted_survives_a_kill() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_persist_of_two_may_die() {
-    let options = Options { variables: SHORT_LEASE.to_vec(), ..Options::default() };
+    let options = Options { timing: Timing::ShortLease, ..Options::default() };
     let mut platform = Platform::start_with(Form::Separate, options).await;
     let (ann, bob, topic, topic_id) = people_and_topic(&platform).await;
     let killed = platform.instances("persist")[1].to_owned();
-    assert_eq!(breaker(&ann, &killed).await.as_deref(), Some("closed"));
+    until(&ann, &killed, |state| state == Some("closed")).await;
 
     let load = Load::start(&ann, &topic, 16);
     load.accepted(200, LOAD_WITHIN).await;
     platform.process("persist-2").kill();
+    // Its breaker opens; later its lease ends, and it is off the list.
+    until(&ann, &killed, |state| state != Some("closed")).await;
     load.accepted(400, LOAD_WITHIN).await;
-    until(&ann, &killed, |state| state == Some("open") || state == Some("half-open")).await;
 
     platform.start_process("persist-2").await;
     until(&ann, &killed, |state| state == Some("closed")).await;
@@ -93,7 +93,7 @@ fn find(figures: &Value, address: &str) -> Option<String> {
 }
 
 async fn until(person: &Person, address: &str, wanted: impl Fn(Option<&str>) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + SEEN_WITHIN;
     loop {
         let state = breaker(person, address).await;
         if wanted(state.as_deref()) {

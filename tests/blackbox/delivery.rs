@@ -12,15 +12,20 @@ in_both_forms!(
     a_topic_can_be_asked_for_the_own_notifications,
 );
 
+/// Publishes under way at once: each has a connection, and a process may have a thousand of all kinds.
+const AT_ONCE: usize = 64;
+
 /// Creates a topic and publishes so many to it.
 async fn topic_with(person: &Person, count: usize) -> (String, String) {
     let topic = unique("stream");
     let topic_id = person.create_topic(&topic).await;
-    at_once(count, |n| {
-        let topic = topic.clone();
-        async move { person.publish(&topic, &format!("old {n}")).await }
-    })
-    .await;
+    for first in (0..count).step_by(AT_ONCE) {
+        at_once(AT_ONCE.min(count - first), |n| {
+            let topic = topic.clone();
+            async move { person.publish(&topic, &format!("old {}", first + n)).await }
+        })
+        .await;
+    }
     (topic, topic_id)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Form, Options, Person, Platform, Socket, at_once, in_both_forms, unique};
+use crate::harness::{Form, Options, Person, Platform, Socket, at_once, figure, in_both_forms, unique};
 
 in_both_forms!(
     what_fires_reaches_all_who_joined_and_a_rejoin_brings_what_was_missed,
@@ -111,11 +111,10 @@ async fn what_two_instances_append_comes_once_and_in_order_also_when_one_goes() 
 
 /// Waits until the gateway watches so many instances.
 async fn watched(platform: &Platform, streams: u64) {
-    let deadline = Instant::now() + Duration::from_secs(40);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let metrics = platform.anonymous().get("/metrics").await.text;
-        let open = metrics.lines().find_map(|line| line.strip_prefix("notifyx_gateway_watch_streams "));
-        if open == Some(&streams.to_string()) {
+        let open = figure(platform.gateway(), "notifyx_gateway_watch_streams").await;
+        if open == Some(streams) {
             return;
         }
         assert!(Instant::now() < deadline, "{open:?} streams, not {streams}\n{platform}");

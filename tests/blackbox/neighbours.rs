@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Form, Platform, Process, Socket, unique};
 
-const ENDS_WITHIN: Duration = Duration::from_secs(30);
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_platforms_stand_side_by_side() {

@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     books::Books,
-    harness::{Api, Form, Options, Platform, fixed_port, try_send},
+    harness::{Api, Form, Options, Platform, Timing, fixed_port, try_send},
     member::Member,
     storm::Storm,
 };
 
 /// For what takes a moment on an idle machine.
-pub(crate) const MOMENT: Duration = Duration::from_secs(60);
+pub(crate) const MOMENT: Duration = Duration::from_secs(120);
 
 pub(crate) struct Stage {
     pub(crate) form: Form,
@@ -35,6 +35,7 @@ impl Stage {
         let options = Options {
             processes: if form == Form::Separate { processes } else { &["up"] },
             server: server.as_ref().map(|server| server.base.clone()),
+            timing: Timing::Protocol,
             ..Options::default()
         };
         let mut platform = Platform::start_with(form, options).await;

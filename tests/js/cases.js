@@ -141,13 +141,14 @@ export function clientTests(start) {
 
       test("heartbeats are answered", async () => {
         const beats = new Collected();
-        const shared = await connected(Socket, platform, bob, { heartbeatIntervalMs: 50 });
+        // One that is not answered before the next is due ends the connection.
+        const shared = await connected(Socket, platform, bob, { heartbeatIntervalMs: 2_000 });
         shared.onMessage((message) => {
           if (message.topic === "phoenix" && message.event === "phx_reply") beats.push(message.payload);
         });
         shared.onClose(() => beats.push("closed"));
-        const payloads = await beats.count(3, "heartbeat");
-        assert.deepEqual(payloads.slice(0, 3), Array(3).fill({ status: "ok", response: {} }));
+        const payloads = await beats.count(2, "heartbeat");
+        assert.deepEqual(payloads.slice(0, 2), Array(2).fill({ status: "ok", response: {} }));
       });
 
       test("the channel of a person tells what is unread", async () => {
@@ -164,8 +165,9 @@ export function clientTests(start) {
         const { id } = await ok(hers.channel.push("new_notification", { message: "for all", to: [] }));
         assert.deepEqual((await heads.count(1, "head"))[0], { topic, broadcast_no: 1 });
         await platform.post(`/api/notifications/${id}/seen`, {}, cid.token);
-        const [seen] = await unreads.count(1, "unread");
-        assert.equal(seen.topics.find((t) => t.topic === topic).unread, 0);
+        // What changed before may be told by itself or together with this.
+        const seen = ({ topics }) => topics.some((t) => t.topic === topic && t.unread === 0 && t.broadcast_no === 1);
+        await unreads.until((all) => all.some(seen), "an unread of 0 behind the first broadcast");
         await ok(hers.channel.push("new_notification", { message: "for cid", to: [cid.email] }));
         const counted = await unreads.until((all) => all.some((u) => u.total === 1), "an unread of 1");
         assert.equal(counted.at(-1).topics.find((t) => t.topic === topic).unread, 1);
@@ -212,7 +214,7 @@ export function clientTests(start) {
           await platform.insist(ann, topic, "the last");
 
           const total = 4 * EACH + 1;
-          const all = await received.until((some) => some.at(-1)?.message === "the last", "the last", 20_000);
+          const all = await received.until((some) => some.at(-1)?.message === "the last", "the last");
           assert.deepEqual(all.map((n) => n.offset), Array.from({ length: total }, (_, n) => n + 1));
           assert.equal(new Set(all.map((n) => n.id)).size, total);
           await joins.count(2, "join");

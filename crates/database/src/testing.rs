@@ -2,17 +2,24 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    mem,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::{Database, DatabaseUrl, Migrations, Options};
+
+/// Longer than any test waits for its turn on a machine that runs all of them at once.
+const PATIENT: Options = Options { connections: 8, acquire_timeout: Duration::from_secs(60) };
 
 /// Keeps a test's files as long as it runs.
 #[derive(Debug)]
@@ -25,14 +32,14 @@ pub struct TestDatabase {
 pub async fn sqlite(migrations: &Migrations) -> TestDatabase {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let url = DatabaseUrl::sqlite(folder.path().join("test.db"));
-    let database = Database::open(&url, Options::default(), migrations).await.expect("a new SQLite file");
+    let database = Database::open(&url, PATIENT, migrations).await.expect("a new SQLite file");
     TestDatabase { database, _folder: Some(folder) }
 }
 
 /// An empty database with the schema in place, on a real PostgreSQL server that this process starts on first use.
 pub async fn postgres(migrations: &Migrations) -> TestDatabase {
     let url = postgres_url("test").await;
-    let database = Database::open(&url, Options::default(), migrations).await.expect("a new Postgres database");
+    let database = Database::open(&url, PATIENT, migrations).await.expect("a new Postgres database");
     TestDatabase { database, _folder: None }
 }
 
@@ -64,12 +71,24 @@ fn server() -> &'static Server {
     SERVER.get_or_init(Server::start)
 }
 
+/// A port that is ours until this process ends: nobody else is given it, also while nothing listens there. It is bound and not
+/// listened at, which leaves it to whoever sets `SO_REUSEADDR`, as servers do.
+pub fn fixed_port() -> u16 {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+    // Not before: it would have let two of us be given the same.
+    socket.set_reuseaddr(true).expect("an option that every socket has");
+    let port = socket.local_addr().expect("it is bound").port();
+    // It is closed with the process, however that ends.
+    mem::forget(socket);
+    port
+}
+
 impl Server {
-    /// Starts one at a port that is free now. A watchdog shell stops it and removes its folder when this process ends,
+    /// Starts one at a port of its own. A watchdog shell stops it and removes its folder when this process ends,
     /// however it ends: it waits for the end of its standard input, which the kernel closes with us.
     pub fn start() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        Self::start_at(port)
+        Self::start_at(fixed_port())
     }
 
     /// Starts one that can be started again: the port must stay its own meanwhile.

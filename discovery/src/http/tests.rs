@@ -17,7 +17,7 @@ use crate::Config;
 
 const SECRET: &str = "the-clusters-secret";
 /// Long enough for anything that should happen here.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Stage {
     running: Running,

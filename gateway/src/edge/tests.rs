@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Longer than anything here takes on a busy machine: who waits so long waits in vain.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Gateway {
     address: SocketAddr,
@@ -40,8 +40,9 @@ struct Gateway {
 }
 
 impl Gateway {
+    /// Who is told goodbye may take its time to read so far.
     fn start() -> Self {
-        Self::with(Limits::default())
+        Self::with(Limits { goodbye_max: PATIENCE, ..Limits::default() })
     }
 
     fn with(limits: Limits) -> Self {
@@ -119,6 +120,16 @@ impl Gateway {
         stream.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
         assert_eq!(stream.read_u16().await.unwrap(), 0x8a00);
         Raw(stream)
+    }
+
+    /// Waits until nothing waits for any socket: it is counted off after it was written.
+    async fn nothing_queued(&self) {
+        let written = async {
+            while self.hub.metrics().queued_bytes.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, written).await.expect("all is written");
     }
 
     fn ended(&self, ending: Ending) -> u64 {

@@ -12,7 +12,8 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::process::{Process, notifyx};
 
-const ENDS_WITHIN: Duration = Duration::from_secs(30);
+/// Longer than any command may take under the load of these tests.
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
 
 /// A person at a terminal: a configuration folder and a server.
 pub(crate) struct Terminal {

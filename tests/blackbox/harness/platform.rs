@@ -6,14 +6,13 @@ use std::{
     ops::Deref,
     path::PathBuf,
     process::Command,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use notifyx_database::testing::Server;
+use futures_util::future::join_all;
+use notifyx_database::testing::{Server, fixed_port};
+use reqwest::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -21,11 +20,11 @@ use tokio::sync::OnceCell;
 use super::{
     Api, Person,
     process::{Process, notifyx},
-    unique,
+    try_send, unique,
 };
 
-/// A start on a busy machine, migrations of six new databases included.
-const START_WITHIN: Duration = Duration::from_secs(40);
+/// A start on a machine that runs all tests at once, migrations of six new databases included.
+const START_WITHIN: Duration = Duration::from_secs(120);
 
 /// Those whose doors speak HTTP and take tokens.
 pub(crate) const SERVICES: [&str; 5] = ["discovery", "auth", "persist", "counter-2pc", "gateway"];
@@ -56,9 +55,9 @@ pub(crate) struct Platform {
 struct Plan {
     /// A fixed port for the gateway, where a test restarts it.
     port: u16,
-    /// A fixed port for every process, where a test restarts any of them at any time.
+    /// A fixed port for every process that may be started again, so that the others find it where it was.
     ports: BTreeMap<String, u16>,
-    /// Further variables for every process.
+    /// For every process.
     variables: Vec<(String, String)>,
     place: Place,
 }
@@ -72,11 +71,54 @@ enum Place {
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) port: u16,
+    pub(crate) timing: Timing,
+    /// Further variables for every process.
     pub(crate) variables: Vec<(&'static str, &'static str)>,
-    /// The processes where they are not the usual ones, each at a port that stays its own. Discovery comes first.
+    /// The processes where they are not the usual ones. Discovery comes first.
     pub(crate) processes: &'static [&'static str],
     /// A PostgreSQL server of the test's own: `postgres://…` without a database.
     pub(crate) server: Option<String>,
+}
+
+/// How long a publish may take before the platform gives it up. Tests say what comes of it, not that it is quick: that is measured in
+/// `bench/`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// A publish waits for a slow machine instead of being answered 202 or 503. Nothing dies here in the middle of one.
+    #[default]
+    Patient,
+    /// The same where gateways die: recovery waits for the lease of whoever died, and a longer one would only make the test longer.
+    ShortLease,
+    /// As it is delivered.
+    Protocol,
+}
+
+impl Timing {
+    fn variables(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Patient => &[
+                ("NOTIFYX_GATEWAY__COMMIT__ANSWER_WITHIN_MS", "30000"),
+                ("NOTIFYX_GATEWAY__COMMIT__PREPARE_TIMEOUT_MS", "10000"),
+                ("NOTIFYX_GATEWAY__COMMIT__DEADLINE_MS", "20000"),
+                ("NOTIFYX_GATEWAY__COMMIT__LEASE_MS", "25000"),
+                ("NOTIFYX_GATEWAY__COMMIT__APPLY_TIMEOUT_MS", "10000"),
+                ("NOTIFYX_GATEWAY__COMMIT__STORE_TIMEOUT_MS", "10000"),
+                ("NOTIFYX_GATEWAY__MESH__CALL_MS", "10000"),
+                ("NOTIFYX_AUTH__HASHING_WAIT_MS", "4500"),
+            ],
+            Self::ShortLease => &[
+                ("NOTIFYX_GATEWAY__COMMIT__ANSWER_WITHIN_MS", "30000"),
+                ("NOTIFYX_GATEWAY__COMMIT__PREPARE_TIMEOUT_MS", "2000"),
+                ("NOTIFYX_GATEWAY__COMMIT__DEADLINE_MS", "4000"),
+                ("NOTIFYX_GATEWAY__COMMIT__LEASE_MS", "4500"),
+                ("NOTIFYX_GATEWAY__COMMIT__APPLY_TIMEOUT_MS", "10000"),
+                ("NOTIFYX_GATEWAY__COMMIT__STORE_TIMEOUT_MS", "10000"),
+                ("NOTIFYX_GATEWAY__MESH__CALL_MS", "10000"),
+                ("NOTIFYX_AUTH__HASHING_WAIT_MS", "4500"),
+            ],
+            Self::Protocol => &[],
+        }
+    }
 }
 
 /// The processes of [`Form::Separate`], discovery first.
@@ -96,15 +138,17 @@ impl Platform {
                 Place::Database(format!("{server}/{}", unique("blackbox").replace('-', "_")))
             }
         };
-        let variables = options.variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let ports = options.processes.iter().map(|name| ((*name).to_owned(), fixed_port())).collect();
-        let plan = Plan { port: options.port, ports, variables: variables.collect(), place };
+        let usual = form == Form::Separate && options.processes.is_empty();
+        let processes = if usual { &PROCESSES } else { options.processes };
+        let variables = options.timing.variables().iter().chain(&options.variables);
+        let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let ports = processes.iter().map(|name| ((*name).to_owned(), fixed_port())).collect();
+        let plan = Plan { port: options.port, ports, variables, place };
         let secret = unique("the-secret-of-a-cluster-of-tests");
         let mut platform = Self { form, secret, addresses: BTreeMap::new(), processes: BTreeMap::new(), plan };
         match form {
             Form::Up => platform.start_process("up").await,
             Form::Separate => {
-                let processes = if options.processes.is_empty() { &PROCESSES } else { options.processes };
                 let (discovery, others) = processes.split_first().expect("a platform has processes");
                 platform.start_process(discovery).await;
                 for name in others {
@@ -159,19 +203,38 @@ impl Platform {
         }
     }
 
-    /// Waits until the gateway does its work: the services behind it have found each other.
+    /// Waits until the platform does its work, as far as it can be seen from outside.
     pub(crate) async fn ready(&self) {
-        let api = self.anonymous();
         let deadline = Instant::now() + START_WITHIN;
-        loop {
-            let answer = api.get("/ready").await;
-            if answer.status == 200 {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not ready after {START_WITHIN:?}: {}\n{self}", answer.text);
+        while let Err(lacking) = self.lacking().await {
+            assert!(Instant::now() < deadline, "not ready after {START_WITHIN:?}: {lacking}\n{self}");
             // A pause between questions, not a wait for something known to take this long.
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
+    }
+
+    /// Every service says that it is ready; every gateway has found every instance of events, which is no condition of its being ready; one of
+    /// these drives the schedule.
+    async fn lacking(&self) -> Result<(), String> {
+        for ((service, process), address) in &self.addresses {
+            let ready = try_send(Api::new(address).request(Method::GET, "/ready")).await;
+            let ready = ready.map_err(|error| format!("{process}: {error}"))?;
+            if ready.status != 200 {
+                return Err(format!("{service} of {process}: {}", ready.text));
+            }
+        }
+        let events = self.instances("events");
+        for gateway in self.instances("gateway") {
+            let watched = figure(gateway, "notifyx_gateway_watch_streams").await;
+            if watched != Some(events.len() as u64) {
+                return Err(format!("the gateway at {gateway} watches {watched:?} of {} instances", events.len()));
+            }
+        }
+        let driving = join_all(events.iter().map(|address| figure(address, "notifyx_events_lease_held"))).await;
+        if !events.is_empty() && !driving.contains(&Some(1)) {
+            return Err("nobody drives the schedule".to_owned());
+        }
+        Ok(())
     }
 
     /// The command line of an instance: `up`, or a service's name with an optional number.
@@ -187,9 +250,6 @@ impl Platform {
             command.args(["--port", &port.to_string()]);
         } else if matches!(service, "up" | "gateway") && self.plan.port != 0 {
             command.args(["--port", &self.plan.port.to_string()]);
-        } else if let Some(address) = self.addresses.get(&(service.to_owned(), name.to_owned())) {
-            // Started again: where it was, so that others find it there.
-            command.args(["--port", address.rsplit(':').next().expect("host:port")]);
         }
         match &self.plan.place {
             Place::Folder(folder) => command.arg("--data").arg(folder.path()),
@@ -307,12 +367,9 @@ fn postgres() -> &'static Server {
     SERVER.get_or_init(Server::start)
 }
 
-/// A port that stays ours between two starts: below those that the system hands out, and given once.
-pub(crate) fn fixed_port() -> u16 {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() * 16 % 9_000).expect("below 9,000");
-    (0..3_000)
-        .map(|_| first + GIVEN.fetch_add(1, Ordering::Relaxed))
-        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("one of thousands is free")
+/// A metric without labels, as a door tells it.
+pub(crate) async fn figure(address: &str, name: &str) -> Option<u64> {
+    let metrics = try_send(Api::new(address).request(Method::GET, "/metrics")).await.ok()?;
+    let value = metrics.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.parse().ok()
 }

@@ -2,23 +2,43 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::Mutex,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{self, Message},
 };
 
 /// Longer than any frame may take under the load of these tests.
-const FRAME_WITHIN: Duration = Duration::from_secs(10);
+const FRAME_WITHIN: Duration = Duration::from_secs(60);
+
+/// As Phoenix clients do, and sooner: the server ends who says nothing for a minute, however slow the client's machine is.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+
+/// The reference of those heartbeats; nobody sees their replies.
+const HEARTBEAT: &str = "still here";
+
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: SplitStream<Stream>,
+    sink: Arc<Mutex<SplitSink<Stream, Message>>>,
+    /// Says that the client is there, also while the test is busy elsewhere.
+    beating: JoinHandle<()>,
     /// What arrived while something else was waited for, in order.
     backlog: VecDeque<Frame>,
     /// Topic → the reference of its join.
@@ -64,7 +84,10 @@ impl Socket {
 
     async fn connect(url: &str) -> Result<Self, tungstenite::Error> {
         let (stream, _) = connect_async(url).await?;
-        Ok(Self { stream, backlog: VecDeque::new(), joined: HashMap::new(), last_ref: 0 })
+        let (sink, stream) = stream.split();
+        let sink = Arc::new(Mutex::new(sink));
+        let beating = tokio::spawn(beat(sink.clone()));
+        Ok(Self { stream, sink, beating, backlog: VecDeque::new(), joined: HashMap::new(), last_ref: 0 })
     }
 
     /// Joins and gives the response.
@@ -116,7 +139,7 @@ impl Socket {
 
     /// `None` where the socket takes nothing any more.
     pub(crate) async fn try_send_text(&mut self, text: String) -> Option<()> {
-        timeout(FRAME_WITHIN, self.stream.send(Message::text(text))).await.ok()?.ok()
+        timeout(FRAME_WITHIN, self.write(Message::text(text))).await.ok()?.ok()
     }
 
     pub(crate) async fn send_text(&mut self, text: String) {
@@ -124,7 +147,11 @@ impl Socket {
     }
 
     pub(crate) async fn send_message(&mut self, message: Message) {
-        timeout(FRAME_WITHIN, self.stream.send(message)).await.expect("the server reads").expect("an open socket");
+        timeout(FRAME_WITHIN, self.write(message)).await.expect("the server reads").expect("an open socket");
+    }
+
+    async fn write(&self, message: Message) -> Result<(), tungstenite::Error> {
+        self.sink.lock().await.send(message).await
     }
 
     pub(crate) async fn reply(&mut self, reference: &str) -> Result<Value, Value> {
@@ -206,9 +233,11 @@ impl Socket {
         loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    let (join_ref, reference, topic, event, payload) =
+                    let (join_ref, reference, topic, event, payload): (_, Value, _, _, _) =
                         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
-                    return Ok(Frame { join_ref, reference, topic, event, payload });
+                    if reference != HEARTBEAT {
+                        return Ok(Frame { join_ref, reference, topic, event, payload });
+                    }
                 }
                 Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -221,6 +250,23 @@ impl Socket {
     fn next_ref(&mut self) -> String {
         self.last_ref += 1;
         self.last_ref.to_string()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.beating.abort();
+    }
+}
+
+/// Until the socket takes nothing more.
+async fn beat(sink: Arc<Mutex<SplitSink<Stream, Message>>>) {
+    let heartbeat = Message::text(json!([null, HEARTBEAT, "phoenix", "heartbeat", {}]).to_string());
+    loop {
+        sleep(HEARTBEAT_EVERY).await;
+        if sink.lock().await.send(heartbeat.clone()).await.is_err() {
+            return;
+        }
     }
 }
 

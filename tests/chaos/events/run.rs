@@ -43,7 +43,7 @@ const NOTIFIERS: usize = 3;
 
 /// With everything reachable again, all that was taken is done within this: what is due last, some seconds; two leases of 3 s;
 /// the 45 s in which each transaction is closed; and what a busy machine takes.
-pub(super) const BOUND: Duration = Duration::from_secs(90);
+pub(super) const BOUND: Duration = Duration::from_secs(240);
 
 /// Violations that a failed run tells.
 const TOLD_MAX: usize = 10;

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { WebSocket } from "ws";
-import { Collected, within } from "./wait.js";
+import { Collected, PATIENCE, within } from "./wait.js";
 
 const require = createRequire(import.meta.url);
 
@@ -13,9 +13,9 @@ export const VERSIONS = ["1.6", "1.7", "1.8"].map((version) => ({
   release: JSON.parse(readFileSync(new URL(`../node_modules/phoenix-${version}/package.json`, import.meta.url))).version,
 }));
 
-/** An unconnected socket; `options` are the client's own. */
+/** An unconnected socket; `options` are the client's own. It waits for answers as long as the tests do. */
 export function socket(Socket, platform, options) {
-  return new Socket(platform.endpoint, { transport: WebSocket, ...options });
+  return new Socket(platform.endpoint, { transport: WebSocket, timeout: PATIENCE, ...options });
 }
 
 /** A connected one. */
@@ -23,7 +23,7 @@ export async function connect(Socket, platform, person, options) {
   const made = socket(Socket, platform, { params: { token: person.token }, ...options });
   const opened = new Promise((resolve) => made.onOpen(resolve));
   made.connect();
-  await within(10_000, opened, "the socket to open");
+  await within(PATIENCE, opened, "the socket to open");
   return made;
 }
 
@@ -32,7 +32,7 @@ export function answer(push) {
   const answered = new Promise((resolve) => {
     for (const status of ["ok", "error", "timeout"]) push.receive(status, (response) => resolve([status, response]));
   });
-  return within(12_000, answered, "an answer");
+  return within(2 * PATIENCE, answered, "an answer");
 }
 
 export async function ok(push) {
@@ -63,5 +63,5 @@ export function left(socket, channel) {
     });
   });
   channel.leave();
-  return within(10_000, closed, `the end of ${channel.topic}`);
+  return within(PATIENCE, closed, `the end of ${channel.topic}`);
 }

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Process } from "./process.js";
+import { PATIENCE } from "./wait.js";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "../../..");
 
@@ -69,21 +70,32 @@ export class Platform {
     const env = {
       PATH: process.env.PATH,
       NOTIFYX_CLUSTER__SECRET: this.secret,
+      // A publish waits for a slow machine instead of being answered 202.
+      NOTIFYX_GATEWAY__COMMIT__ANSWER_WITHIN_MS: "30000",
       // After a crash recovery waits for the lease of whoever died; the protocol's own 10 s would only make the tests longer.
-      NOTIFYX_GATEWAY__COMMIT__DEADLINE_MS: "2000",
-      NOTIFYX_GATEWAY__COMMIT__LEASE_MS: "2500",
+      NOTIFYX_GATEWAY__COMMIT__PREPARE_TIMEOUT_MS: "2000",
+      NOTIFYX_GATEWAY__COMMIT__DEADLINE_MS: "4000",
+      NOTIFYX_GATEWAY__COMMIT__LEASE_MS: "4500",
     };
     for (const inner of SERVICES) env[`NOTIFYX_${inner}__LISTEN`] = "127.0.0.1:0";
     const started = new Process(name, NOTIFYX, args, { env, cwd: tmpdir() });
     this.running.set(name, started);
     const ready = JSON.parse(await started.said());
-    for (const deadline = Date.now() + 40_000; name === this.front; ) {
-      const { status } = await fetch(`${this.url}/ready`);
-      if (status === 200) break;
+    for (const deadline = Date.now() + PATIENCE; name === this.front; ) {
+      if (await this.#works()) break;
       if (Date.now() > deadline) throw new Error(`${name} is not ready\n${started.log()}`);
       await new Promise((resolve) => setTimeout(resolve, 25));
     }
     return ready;
+  }
+
+  /** Whether the gateway is ready and, where there is an events service, has found it: without it, too, it is ready. */
+  async #works() {
+    const { status } = await fetch(`${this.url}/ready`);
+    if (status !== 200) return false;
+    const events = this.running.has("up") || this.running.has("events") ? 1 : 0;
+    const metrics = await (await fetch(`${this.url}/metrics`)).text();
+    return metrics.includes(`\nnotifyx_gateway_watch_streams ${events}\n`);
   }
 
   /** Ends the process with the gateway in it, and starts it again in the same place. */
@@ -129,7 +141,7 @@ export class Platform {
         ...headers,
       },
       body: body && JSON.stringify(body),
-      signal: AbortSignal.timeout(15_000),
+      signal: AbortSignal.timeout(PATIENCE),
     });
     return { status: answer.status, body: await answer.json() };
   }
@@ -144,7 +156,7 @@ export class Platform {
   async insist(person, topic, message) {
     const key = encodeURIComponent(`${topic}/${message}`);
     const request = { token: person.token, body: { topic, message }, headers: { "idempotency-key": key } };
-    for (const deadline = Date.now() + 45_000; ; ) {
+    for (const deadline = Date.now() + 3 * PATIENCE; ; ) {
       const answer = await this.call("POST", "/api/notifications", request).catch((error) => ({ status: 0, error }));
       if (answer.status === 201) return answer.body;
       const passing = [0, 202, 503].includes(answer.status);
@@ -186,7 +198,7 @@ async function postgres(platform) {
   if (!initdb) throw new Error("no initdb on the path: `make setup` installs it");
   // A link on the path may stand alone; its neighbours are where it points.
   const binaries = dirname(realpathSync(initdb));
-  const port = await bound(0);
+  const port = await fixedPort();
   const folder = mkdtempSync(join(tmpdir(), "notifyx-pg-"));
   const script = join(ROOT, "crates/database/src/testing/postgres.sh");
   const server = new Process("postgres", "bash", [script, binaries, folder, String(port)]);

@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import { within } from "./wait.js";
+import { PATIENCE, within } from "./wait.js";
 
 /** Waits for the end of its standard input, which the kernel closes with the tests, and ends what they left behind. */
 const WATCHDOG = `trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/null`;
@@ -40,13 +40,13 @@ export class Process {
     const ended = this.exited.then((code) => {
       throw new Error(`${this.name} ended with ${code} instead of starting\n${this.log()}`);
     });
-    return within(40_000, Promise.race([this.firstLine, ended]), `${this.name} to start`);
+    return within(2 * PATIENCE, Promise.race([this.firstLine, ended]), `${this.name} to start`);
   }
 
   /** Ends it and gives its exit code. */
   async end(signal = "SIGTERM") {
     if (this.child.exitCode === null) this.child.kill(signal);
-    return within(12_000, this.exited, `the end of ${this.name}`);
+    return within(PATIENCE, this.exited, `the end of ${this.name}`);
   }
 
   log() {

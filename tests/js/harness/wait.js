@@ -1,5 +1,8 @@
 // Every wait has a deadline, and says what it waited for.
 
+/** Longer than anything that is to come may take on a machine that runs all tests at once. */
+export const PATIENCE = 60_000;
+
 export function within(ms, promise, what) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -22,7 +25,7 @@ export class Collected {
   };
 
   /** Resolves with all that arrived as soon as `enough(all)` holds. */
-  until(enough, what, ms = 10_000) {
+  until(enough, what, ms = PATIENCE) {
     const arrived = new Promise((resolve) => {
       const check = () => {
         if (!enough(this.all)) return;

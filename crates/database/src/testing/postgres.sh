@@ -21,9 +21,11 @@ crash() {
     wait "$server" 2>/dev/null || true
 }
 trap 'crash; rm -rf "$folder"' EXIT
+# A pool per service of every platform, and on a machine of many cores many tests have one at once.
+connections=1000
 start() {
     "${as[@]}" "$bin/postgres" -D "$folder/data" -p "$port" -c listen_addresses=127.0.0.1 \
-        -c unix_socket_directories="$folder" -c max_connections=200 "${settings[@]}" >>"$folder/log" 2>&1 </dev/null &
+        -c unix_socket_directories="$folder" -c max_connections=$connections "${settings[@]}" >>"$folder/log" 2>&1 </dev/null &
     server=$!
     # A minute: recovery on a slow disk.
     for _ in $(seq 1200); do

@@ -22,7 +22,7 @@ use tokio::{
     sync::{Semaphore, mpsc::unbounded_channel},
 };
 
-use crate::support::{Peer, SECRET, breakers, mesh, refusal};
+use crate::support::{Peer, SECRET, breakers, fixed_address, mesh, refusal};
 
 const UNREACHABLE: CallError = CallError::Unreachable { service: "persist" };
 const TIMEOUT: CallError = CallError::Timeout { service: "persist" };
@@ -54,11 +54,6 @@ async fn cuts() -> SocketAddr {
         }
     });
     address
-}
-
-/// Nobody listens there.
-async fn nobody() -> SocketAddr {
-    Peer::start(hangs).kill().await
 }
 
 async fn word(mesh: &Mesh, call: Call) -> Result<String, CallError> {
@@ -162,7 +157,7 @@ async fn an_answer_that_cannot_be_read_is_told() {
 
 #[tokio::test]
 async fn a_killed_instance_opens_its_breaker_and_one_probe_closes_it() {
-    let address = nobody().await;
+    let address = fixed_address();
     let (mesh, metrics) = mesh(&MeshConfig { attempts_max: 1, ..config() }, &[address]);
     for _ in 0..3 {
         assert_eq!(word(&mesh, Call::get("/")).await, Err(UNREACHABLE));
@@ -209,7 +204,7 @@ async fn a_killed_instance_opens_its_breaker_and_one_probe_closes_it() {
 #[tokio::test]
 async fn what_was_never_sent_goes_elsewhere_whatever_it_is() {
     let peer = Peer::start(says("one"));
-    let (mesh, _) = mesh(&config(), &[nobody().await, peer.address]);
+    let (mesh, _) = mesh(&config(), &[fixed_address(), peer.address]);
     for _ in 0..20 {
         assert_eq!(word(&mesh, Call::post("/")).await, Ok("one".into()));
     }
@@ -236,7 +231,7 @@ async fn only_what_is_idempotent_is_repeated_when_the_outcome_is_not_known() {
 #[tokio::test]
 async fn a_doubt_is_not_taken_back_by_a_later_failure() {
     // The first try may have taken effect; that the second found nobody does not change that.
-    let (mesh, _) = mesh(&MeshConfig { attempts_max: 2, ..config() }, &[cuts().await, nobody().await]);
+    let (mesh, _) = mesh(&MeshConfig { attempts_max: 2, ..config() }, &[cuts().await, fixed_address()]);
     for _ in 0..2 {
         let error = word(&mesh, Call::get("/")).await.unwrap_err();
         assert!(!error.is_undelivered(), "{error}");
@@ -246,10 +241,10 @@ async fn a_doubt_is_not_taken_back_by_a_later_failure() {
 #[tokio::test]
 async fn a_call_ends_by_its_deadline() {
     let peer = Peer::start(hangs);
-    let (mesh, _) = mesh(&config(), &[peer.address]);
+    let (mesh, _) = mesh(&MeshConfig { call_ms: 60_000, ..config() }, &[peer.address]);
     let began = std::time::Instant::now();
     assert_eq!(word(&mesh, Call::get("/").deadline(Duration::from_millis(50))).await, Err(TIMEOUT));
-    assert!(began.elapsed() < Duration::from_secs(2), "sooner than where nothing is said");
+    assert!(began.elapsed() < Duration::from_secs(30), "sooner than where nothing is said");
 }
 
 #[tokio::test]

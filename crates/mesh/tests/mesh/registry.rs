@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Peer, SECRET};
 
 /// Long enough for anything that should happen here.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A registry that says what it is told to say, and tells what it is asked.
 #[derive(Clone)]

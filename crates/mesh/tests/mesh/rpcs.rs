@@ -25,7 +25,7 @@ use notifyx_wire::{
 use tokio::{net::TcpListener, task::JoinSet};
 use tonic::{Code, Request, Response, Status, async_trait, codegen::Service, service::Routes};
 
-use crate::support::{SECRET, breakers, mesh};
+use crate::support::{SECRET, breakers, fixed_address, mesh};
 
 const UNREACHABLE: CallError = CallError::Unreachable { service: "persist" };
 const TIMEOUT: CallError = CallError::Timeout { service: "persist" };
@@ -121,11 +121,6 @@ impl Peer {
     }
 }
 
-/// Nobody listens there.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 async fn get(line: Line) -> Result<Response<RecurringSchedule>, Status> {
     SchedulesClient::new(line).get(ScheduleRef { id: "a".into() }).await
 }
@@ -176,7 +171,7 @@ async fn one_that_is_full_and_says_when_to_come_back_is_alive() {
 
 #[tokio::test]
 async fn what_was_never_sent_goes_elsewhere_and_opens_a_breaker() {
-    let (mesh, _) = mesh(&config(), &[nobody().await, Peer::Says("one").start().await]);
+    let (mesh, _) = mesh(&config(), &[fixed_address(), Peer::Says("one").start().await]);
     for _ in 0..20 {
         assert_eq!(name(&mesh, Rpc::new()).await, Ok("one".into()));
     }

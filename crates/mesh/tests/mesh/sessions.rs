@@ -36,6 +36,8 @@ struct Auth {
     holds: watch::Sender<bool>,
     log: watch::Sender<Vec<Revocation>>,
     log_broken: Arc<AtomicBool>,
+    /// How often it was, since.
+    log_refused: watch::Sender<usize>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +72,7 @@ async fn revocations(auth: web::Data<Auth>, query: web::Query<After>) -> HttpRes
     let news = log.wait_for(|log| head(log) > after);
     let _ = tokio::time::timeout(Duration::from_millis(query.wait_ms), news).await;
     if auth.log_broken.load(Ordering::SeqCst) {
+        auth.log_refused.send_modify(|refused| *refused += 1);
         return refusal(500, "internal");
     }
     let log = auth.log.borrow().clone();
@@ -111,6 +114,7 @@ async fn stage() -> Stage {
         holds: watch::Sender::new(false),
         log: watch::Sender::new(Vec::new()),
         log_broken: Arc::default(),
+        log_refused: watch::Sender::new(0),
     };
     let app_data = auth.clone();
     let peer = Peer::start(move |config: &mut ServiceConfig| {
@@ -223,6 +227,8 @@ async fn a_cache_that_is_behind_is_bypassed() {
     let stage = stage().await;
     assert!(stage.known(&token("good")).await);
     stage.auth.log_broken.store(true, Ordering::SeqCst);
+    // The one that is refused comes after all that were answered.
+    stage.auth.log_refused.subscribe().wait_for(|refused| *refused > 0).await.unwrap();
     stage.hand.advance(Duration::from_millis(1_001));
     assert!(!stage.sessions.is_following());
     assert!(stage.known(&token("good")).await && stage.known(&token("good")).await);

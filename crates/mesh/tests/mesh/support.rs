@@ -1,11 +1,16 @@
 //! Peers to call: small servers that a test can kill and start again.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    mem,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web::ServiceConfig};
 use notifyx_mesh::{BreakerState, Mesh, MeshConfig};
 use notifyx_model::{Clock, Secret};
 use notifyx_wire::rest::Problem;
+use tokio::net::TcpSocket;
 
 pub(crate) const SECRET: &str = "the-clusters-secret";
 
@@ -17,10 +22,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn start(routes: impl Fn(&mut ServiceConfig) + Send + Sync + 'static) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), routes)
+        Self::start_at(fixed_address(), routes)
     }
 
-    /// On the port of one that was killed.
+    /// At the address of one that was killed.
     pub(crate) fn start_at(address: SocketAddr, routes: impl Fn(&mut ServiceConfig) + Send + Sync + 'static) -> Self {
         let routes = Arc::new(routes);
         let app = move || {
@@ -40,6 +45,17 @@ impl Peer {
         self.ended.await.unwrap().unwrap();
         self.address
     }
+}
+
+/// An address that is this test's until the process ends: nobody else is given it, also while nobody listens there. It is bound and not
+/// listened at, which leaves it to whoever sets `SO_REUSEADDR`, as servers do.
+pub(crate) fn fixed_address() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    let address = socket.local_addr().unwrap();
+    mem::forget(socket);
+    address
 }
 
 /// A mesh of fixed peers, all of the service `persist`.

@@ -77,7 +77,7 @@ async fn a_client_that_does_not_read_is_closed_as_slow_and_others_do_not_notice(
     assert_eq!((code, last < published), (3008, true));
     gateway.platform.announce("t", "m");
     assert_eq!(fast.offset().await, published + 1);
-    assert_eq!(gateway.hub.metrics().queued_bytes.get(), 0);
+    gateway.nothing_queued().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
