@@ -1,13 +1,14 @@
 //! The schedule: what waits, what fires, and what is told to whoever comes late.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use notifyx_model::Timestamp;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{ALL, Fixture, MIGRATIONS, category, id, ids, named, open, seq, slot};
 use crate::{
     event::{Event, EventKey, Place},
-    store::{Change, Page, Which},
+    store::{Change, Page, Slot, Which},
 };
 
 notifyx_database::conformance!(open, &MIGRATIONS;
@@ -16,7 +17,7 @@ notifyx_database::conformance!(open, &MIGRATIONS;
     what_is_cancelled_does_not_fire_and_its_id_is_free, a_late_order_is_told_so,
     rescheduled_it_has_a_new_slot_and_the_old_one_holds_nothing, windows_are_refilled_in_order_of_slots,
     what_is_due_is_found_over_all_categories, backlogs_are_counted, pages_of_what_waits_are_cut_by_bytes,
-    what_waits_is_found_by_what_it_is_about);
+    what_waits_is_found_by_what_it_is_about, whatever_happened_pages_of_what_is_due_are_whole_and_in_order);
 
 async fn what_waits_reads_back_equal(f: Fixture) {
     let bare = crate::event::NewEvent { key: None, owner: None, ..f.event("a", "bare", 2_000) };
@@ -223,4 +224,55 @@ async fn what_waits_is_found_by_what_it_is_about(f: Fixture) {
     assert_eq!(ids(&found(None, Page { limit: 9, bytes: 1 }).await), ["6"]);
     f.store.reschedule(&[(named("a", "1"), f.after(500))]).await.unwrap();
     assert_eq!(ids(&found(None, ALL).await), ["1", "6"]);
+}
+
+/// Against a plain sorted list: few instants, so that many share one; few topics and many, whole ones among them that come and go.
+async fn whatever_happened_pages_of_what_is_due_are_whole_and_in_order(f: Fixture) {
+    const SEED: u64 = 7;
+    let mut rng = StdRng::seed_from_u64(SEED);
+    let mut truth: BTreeMap<Slot, Event> = BTreeMap::new();
+    for round in 0..40 {
+        let topics = if round % 2 == 0 { 2 } else { 12 };
+        let new: Vec<_> = (0..rng.random_range(0..20))
+            .map(|i| {
+                f.event(&format!("t{}", rng.random_range(0..topics)), &format!("{round}-{i}"), rng.random_range(0..6))
+            })
+            .collect();
+        truth.extend(f.schedule(&new).await.into_iter().map(|event| (slot(&event), event)));
+        let some: Vec<Event> = truth.values().filter(|_| rng.random_bool(0.4)).cloned().collect();
+        let (moved, gone) = some.split_at(some.len() / 3);
+        let names = |events: &[Event]| -> Vec<_> {
+            events.iter().map(|event| named(event.given.category.as_str(), event.given.id.as_str())).collect()
+        };
+        let orders: Vec<_> = names(moved).into_iter().map(|named| (named, f.after(rng.random_range(0..6)))).collect();
+        for (old, change) in moved.iter().zip(f.store.reschedule(&orders).await.unwrap()) {
+            let Change::Done(event) = change else { panic!("{change:?}, seed {SEED}") };
+            truth.remove(&slot(old));
+            truth.insert(slot(&event), event);
+        }
+        let (cancelled, fired) = gone.split_at(gone.len() / 2);
+        f.store.cancel(&names(cancelled)).await.unwrap();
+        assert_eq!(f.fire(&fired.iter().collect::<Vec<_>>()).await.len(), fired.len());
+        for event in gone {
+            truth.remove(&slot(event));
+        }
+
+        let (limit, until) = (rng.random_range(1..8), f.after(rng.random_range(0..7)));
+        let (mut due, mut after) = (Vec::new(), None);
+        loop {
+            let page = f.store.due(until, after, limit).await.unwrap();
+            due.extend(page.iter().map(|due| due.slot));
+            after = due.last().copied();
+            if page.len() < limit as usize {
+                break;
+            }
+        }
+        let expected: Vec<Slot> = truth.keys().copied().filter(|slot| slot.at <= until).collect();
+        assert_eq!(due, expected, "round {round} of seed {SEED}, pages of {limit}");
+        assert_eq!(f.store.earliest().await.unwrap(), truth.keys().next().map(|slot| slot.at), "round {round}");
+        let after = expected.get(expected.len() / 2).copied();
+        let listed = f.store.waiting(Which::All, after, ALL).await.unwrap();
+        let rest: Vec<_> = truth.values().filter(|event| after.is_none_or(|after| slot(event) > after)).collect();
+        assert_eq!(listed.iter().collect::<Vec<_>>(), rest, "round {round} of seed {SEED}");
+    }
 }

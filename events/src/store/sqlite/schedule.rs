@@ -15,7 +15,36 @@ use crate::{
     },
 };
 
-/// A page of what waits, found in `due` or, by what it is about, in `scheduled`: ?1 and ?2 the slot before it, ?3 events, ?4 bytes of data.
+/// `merged`: what waits over all topics, soonest first, behind the slot ?1 and ?2 and until a time, ?3 rows of it. The recursion's queue begins
+/// with one row of each topic, and each row that leaves it brings the next of its topic. Of topics that are behind that slot as a whole
+/// the first ?3 are enough, for they stand in order themselves. (`+` takes a column's type away, without which SQLite looks up times alone.)
+macro_rules! merged {
+    ($until:literal) => {
+        concat!(
+            "WITH RECURSIVE merged (topic_id, fire_at, seq) AS (
+                 SELECT * FROM (
+                     SELECT d.topic_id, d.fire_at, d.seq FROM topic t CROSS JOIN due d ON d.topic_id = t.id AND (d.fire_at, d.seq) = (
+                         SELECT n.fire_at, n.seq FROM due n WHERE n.topic_id = t.id AND (n.fire_at, n.seq) > (?1, ?2)
+                         ORDER BY n.fire_at, n.seq LIMIT 1)
+                     WHERE t.next_at <= ?1 AND (t.next_at, t.next_seq) <= (?1, ?2) AND d.fire_at <= ",
+            $until,
+            " UNION ALL
+                     SELECT * FROM (SELECT id, next_at, next_seq FROM topic WHERE (next_at, next_seq) > (?1, ?2) AND next_at <= ",
+            $until,
+            "               ORDER BY next_at, next_seq LIMIT ?3))
+                 UNION ALL
+                 SELECT d.topic_id, d.fire_at, d.seq FROM merged m CROSS JOIN due d ON d.topic_id = m.topic_id AND (d.fire_at, d.seq) = (
+                     SELECT n.fire_at, n.seq FROM due n WHERE n.topic_id = m.topic_id AND (n.fire_at, n.seq) > (+m.fire_at, +m.seq)
+                     ORDER BY n.fire_at, n.seq LIMIT 1)
+                 WHERE d.fire_at <= ",
+            $until,
+            " ORDER BY 2, 3 LIMIT ?3) "
+        )
+    };
+}
+
+/// A page of what waits, found in `due`, in `merged` or, by what it is about, in `scheduled`: ?1 and ?2 the slot before it, ?3 events,
+/// ?4 bytes of data.
 macro_rules! waiting {
     ($table:literal, $which:literal) => {
         concat!(
@@ -36,17 +65,20 @@ macro_rules! waiting {
     };
 }
 
-/// What waits without its data: ?1 and ?2 the slot before it, ?3 events.
-macro_rules! due {
-    ($which:literal) => {
-        concat!(
-            "SELECT t.name AS category, d.fire_at, d.seq, d.priority FROM due d CROSS JOIN topic t ON t.id = d.topic_id
-             WHERE (d.fire_at, d.seq) > (?1, ?2) AND ",
-            $which,
-            " ORDER BY d.fire_at, d.seq LIMIT ?3"
-        )
-    };
-}
+/// What waits of one topic, ?4, without its data: ?1 and ?2 the slot before it, ?3 events.
+const REFILL: &str = "
+SELECT ?4 AS category, d.fire_at, d.seq, d.priority FROM due d
+WHERE d.topic_id = (SELECT id FROM topic WHERE name = ?4) AND (d.fire_at, d.seq) > (?1, ?2)
+ORDER BY d.fire_at, d.seq LIMIT ?3";
+
+/// Likewise of all topics, until ?4.
+const DUE: &str = concat!(
+    merged!("?4"),
+    "SELECT t.name AS category, d.fire_at, d.seq, d.priority
+     FROM merged m CROSS JOIN due d ON d.topic_id = m.topic_id AND d.fire_at = m.fire_at AND d.seq = m.seq
+          CROSS JOIN topic t ON t.id = m.topic_id
+     ORDER BY m.fire_at, m.seq"
+);
 
 /// Of waiting events, each a list that begins with its number.
 macro_rules! forget_due {
@@ -97,7 +129,7 @@ impl Schedule for Sqlite {
 
     async fn waiting(&self, which: Which<'_>, after: Option<Slot>, page: Page) -> Result<Vec<Event>, Error> {
         let sql = match which {
-            Which::All => waiting!("due", ""),
+            Which::All => concat!(merged!("9223372036854775807"), waiting!("merged", "")),
             Which::Of(_) => waiting!("due", " AND d.topic_id = (SELECT id FROM topic WHERE name = ?5)"),
             Which::About(..) => {
                 waiting!("scheduled", " AND d.topic_id = (SELECT id FROM topic WHERE name = ?5) AND d.key = ?6")
@@ -116,7 +148,7 @@ impl Schedule for Sqlite {
 
     async fn refill(&self, category: &Category, after: Option<Slot>, limit: u32) -> Result<Vec<Due>, Error> {
         let (at, seq) = edge(after);
-        let rows: Vec<DueRow> = sqlx::query_as(due!("d.topic_id = (SELECT id FROM topic WHERE name = ?4)"))
+        let rows: Vec<DueRow> = sqlx::query_as(REFILL)
             .bind(at)
             .bind(seq)
             .bind(i64::from(limit))
@@ -128,7 +160,7 @@ impl Schedule for Sqlite {
 
     async fn due(&self, until: Timestamp, after: Option<Slot>, limit: u32) -> Result<Vec<Due>, Error> {
         let (at, seq) = edge(after);
-        let rows: Vec<DueRow> = sqlx::query_as(due!("d.fire_at <= ?4"))
+        let rows: Vec<DueRow> = sqlx::query_as(DUE)
             .bind(at)
             .bind(seq)
             .bind(i64::from(limit))
@@ -139,7 +171,7 @@ impl Schedule for Sqlite {
     }
 
     async fn earliest(&self) -> Result<Option<Timestamp>, Error> {
-        let at: Option<i64> = sqlx::query_scalar("SELECT min(fire_at) FROM due").fetch_one(self.read()).await?;
+        let at: Option<i64> = sqlx::query_scalar("SELECT min(next_at) FROM topic").fetch_one(self.read()).await?;
         Ok(at.map(Timestamp::from_micros))
     }
 
@@ -291,3 +323,49 @@ DELETE FROM seen WHERE (id, topic_id) IN (
 DELETE FROM due WHERE (topic_id, fire_at, seq) IN (
     SELECT w.topic_id, w.fire_at, w.seq FROM json_each($1) j CROSS JOIN scheduled w ON w.seq = j.value);
 DELETE FROM scheduled WHERE seq IN (SELECT value FROM json_each($1))";
+
+#[cfg(test)]
+mod tests {
+    use std::{borrow::Cow, time::Duration};
+
+    use bytes::Bytes;
+    use notifyx_database::{Database, DatabaseUrl, Migrations, Options};
+    use notifyx_model::{EventId, ManualClock, Priority};
+    use sqlx::migrate::Migrator;
+
+    use super::*;
+    use crate::store::{self, MIGRATIONS};
+
+    #[tokio::test]
+    async fn what_waited_before_topics_knew_their_next_is_found() {
+        let before = || Migrator { migrations: Cow::Borrowed(&MIGRATIONS.sqlite.migrations[..2]), ..Migrator::DEFAULT };
+        let before = Migrations { sqlite: before(), postgres: before() };
+        let folder = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::sqlite(folder.path().join("events.db"));
+        let clock = ManualClock::new().clock();
+        let event = |of: &str, ms: u64| NewEvent {
+            id: EventId::parse(&format!("{of}{ms}")).unwrap(),
+            category: Category::parse(of).unwrap(),
+            key: None,
+            priority: Priority::default(),
+            data: Bytes::from_static(b"null"),
+            created_at: clock.now(),
+            fire_at: clock.now() + Duration::from_millis(ms),
+            owner: None,
+            recurring: None,
+        };
+        let old = Database::open(&url, Options::default(), &before).await.unwrap();
+        let waiting = [event("a", 30), event("b", 10), event("a", 20), event("b", 40)];
+        store::open(&old, &clock).schedule(&waiting).await.unwrap();
+        old.close().await;
+        drop(old);
+
+        let new = Database::open(&url, Options::default(), &MIGRATIONS).await.unwrap();
+        let store = store::open(&new, &clock);
+        store.schedule(&[event("c", 5), event("a", 25)]).await.unwrap();
+        let due = store.due(clock.now() + Duration::from_secs(1), None, 10).await.unwrap();
+        let after: Vec<_> = due.iter().map(|due| due.slot.at.since(clock.now()).as_millis()).collect();
+        assert_eq!(after, [5, 10, 20, 25, 30, 40]);
+        assert_eq!(store.earliest().await.unwrap(), Some(due[0].slot.at));
+    }
+}
