@@ -90,6 +90,25 @@ pub(super) fn kept(
     kept
 }
 
+/// A fresh event of a batch at the end of its topic's log: its place in the batch, the topic, the offset.
+pub(super) type Added = (usize, i64, i64);
+
+/// Where the fresh ones go in the log, and how far the heads move by that.
+pub(super) fn added(events: &[NewEvent], topics: &Topics, known: &HashMap<usize, Event>) -> (Vec<Added>, Moves) {
+    let mut moves = Moves::default();
+    let row = |i: usize| {
+        let topic = topics.get(&events[i].category);
+        (i, topic.id, moves.append(topic.id, topic.last_offset))
+    };
+    let rows = fresh(events, known).into_iter().map(row).collect();
+    (rows, moves)
+}
+
+/// What each caller is told once they are there.
+pub(super) fn appended(events: &[NewEvent], rows: &[Added], at: Timestamp, known: &HashMap<usize, Event>) -> Vec<Kept> {
+    kept(events, rows.iter().map(|(i, _, offset)| (*i, Place::Fired { offset: unsigned(*offset), at })), known)
+}
+
 /// How far the heads of topics move in a transaction.
 #[derive(Default)]
 pub(super) struct Moves(BTreeMap<i64, (i64, i64)>);

@@ -14,7 +14,7 @@ use sqlx::{PgConnection, PgPool, Postgres as Pg, Transaction};
 
 use super::{
     Error,
-    keep::{self, Moves, Topics},
+    keep::{self, Topics},
     row::TopicRow,
 };
 use crate::event::NewEvent;
@@ -79,24 +79,4 @@ async fn lock_topics(connection: &mut PgConnection, names: &[&str]) -> Result<To
 /// One column of a batch.
 fn column<'a, T>(events: &[&'a NewEvent], of: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
     events.iter().map(|event| of(event)).collect()
-}
-
-/// Of topics that are locked.
-async fn move_heads(connection: &mut PgConnection, moves: &Moves) -> Result<(), Error> {
-    let (mut topics, mut appended, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
-    for (topic, more, wait) in moves.each() {
-        topics.push(topic);
-        appended.push(more);
-        waiting.push(wait);
-    }
-    sqlx::query(
-        "UPDATE topic t SET last_offset = last_offset + w.appended, waiting = t.waiting + w.waiting
-         FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS w (id, appended, waiting) WHERE t.id = w.id",
-    )
-    .bind(topics)
-    .bind(appended)
-    .bind(waiting)
-    .execute(connection)
-    .await?;
-    Ok(())
 }

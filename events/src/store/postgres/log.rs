@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use notifyx_model::{Category, EventId, Timestamp};
 use sqlx::{FromRow, PgConnection, Row};
 
-use super::{Postgres, column, known, move_heads};
+use super::{Postgres, column, known};
 use crate::{
     Error,
-    event::{Event, EventKey, NewEvent, Owner, Place},
+    event::{Event, EventKey, NewEvent, Owner},
     store::{
         FOUND_MAX, Head, Kept, Log, Page, Read,
-        keep::{Moves, Topics, fresh, kept},
+        keep::{self, Added, Topics},
         row::{EventRow, TopicRow, level, signed, unsigned},
     },
 };
@@ -45,17 +45,10 @@ impl Log for Postgres {
     async fn append(&self, events: &[NewEvent], at: Timestamp) -> Result<Vec<Kept>, Error> {
         let (mut tx, topics) = self.begin_on(events.iter().map(|event| &event.category)).await?;
         let known = known::known(&mut tx, &topics, events).await?;
-        let mut moves = Moves::default();
-        let mut rows = Vec::new();
-        for i in fresh(events, &known) {
-            let topic = topics.get(&events[i].category);
-            rows.push((i, topic.id, moves.append(topic.id, topic.last_offset)));
-        }
+        let (rows, _) = keep::added(events, &topics, &known);
         write(&mut tx, events, &rows, at).await?;
-        move_heads(&mut tx, &moves).await?;
         tx.commit().await?;
-        let placed = rows.iter().map(|(i, _, offset)| (*i, Place::Fired { offset: unsigned(*offset), at }));
-        Ok(kept(events, placed, &known))
+        Ok(keep::appended(events, &rows, at, &known))
     }
 
     async fn read(&self, category: &Category, after: u64, page: Page) -> Result<Read, Error> {
@@ -108,17 +101,14 @@ WITH written AS (
                 $9::text[], $10::bytea[])
          AS w (topic_id, "offset", id, priority, created_at, fire_at, key, owner, recurring_id, data)
     RETURNING id, topic_id, "offset"
+), heads AS (
+    UPDATE topic t SET last_offset = w.last FROM (SELECT topic_id, max("offset") AS last FROM written GROUP BY topic_id) w
+    WHERE t.id = w.topic_id
 )
 INSERT INTO seen (id, topic_id, "offset") SELECT id, topic_id, "offset" FROM written
 ON CONFLICT (id, topic_id) DO UPDATE SET seq = NULL, "offset" = excluded."offset""#;
 
-/// Places in the batch, topics and offsets.
-async fn write(
-    connection: &mut PgConnection,
-    events: &[NewEvent],
-    rows: &[(usize, i64, i64)],
-    at: Timestamp,
-) -> Result<(), Error> {
+async fn write(connection: &mut PgConnection, events: &[NewEvent], rows: &[Added], at: Timestamp) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }

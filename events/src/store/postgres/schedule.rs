@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use notifyx_model::{Category, EventId, Timestamp};
 use sqlx::PgConnection;
 
-use super::{Postgres, column, known, move_heads};
+use super::{Postgres, column, known, lock_topics};
 use crate::{
     Error,
     event::{Event, EventKey, NewEvent, Owner},
     store::{
         Change, Due, Head, Kept, Named, Page, Schedule, Slot, Which,
-        keep::{self, Moves, Topics, distinct, fresh, kept},
+        keep::{self, Topics, categories, distinct, fresh, kept},
         row::{self, DueRow, EventRow, TopicRow, level, signed},
     },
 };
@@ -58,7 +58,8 @@ impl Schedule for Postgres {
 
     async fn cancel(&self, events: &[Named]) -> Result<Vec<Change>, Error> {
         let names: Vec<&Named> = events.iter().collect();
-        let (mut tx, topics) = self.begin_on(events.iter().map(|named| &named.category)).await?;
+        let mut tx = self.pool.begin().await?;
+        let topics = lock_topics(&mut tx, &categories(names.iter().map(|named| &named.category))).await?;
         let changes = keep::cancelled(events.len(), known::named(&mut tx, &topics, &names).await?);
         let numbers = keep::numbers(&changes);
         if !numbers.is_empty() {
@@ -70,7 +71,8 @@ impl Schedule for Postgres {
 
     async fn reschedule(&self, orders: &[(Named, Timestamp)]) -> Result<Vec<Change>, Error> {
         let names: Vec<&Named> = orders.iter().map(|(named, _)| named).collect();
-        let (mut tx, topics) = self.begin_on(orders.iter().map(|(named, _)| &named.category)).await?;
+        let mut tx = self.pool.begin().await?;
+        let topics = lock_topics(&mut tx, &categories(names.iter().map(|named| &named.category))).await?;
         let known = known::named(&mut tx, &topics, &names).await?;
         let numbers = reserve(&mut tx, orders.len()).await?;
         let (changes, moved) = keep::rescheduled(orders, known, numbers);
@@ -154,10 +156,9 @@ impl Schedule for Postgres {
     }
 
     async fn fire(&self, seqs: &[u64], at: Timestamp) -> Result<Vec<Event>, Error> {
-        let mut tx = self.pool.begin().await?;
-        let events = fire(&mut tx, &distinct(seqs), at).await?;
-        tx.commit().await?;
-        Ok(events)
+        let rows: Vec<EventRow> =
+            sqlx::query_as(FIRE).bind(distinct(seqs)).bind(at.as_micros()).fetch_all(&self.pool).await?;
+        row::all(rows)
     }
 }
 
@@ -176,17 +177,23 @@ async fn reserve(connection: &mut PgConnection, count: usize) -> Result<Vec<i64>
     Ok(numbers)
 }
 
-const PUT: &str = "
+/// Numbered in this order.
+const PUT: &str = r#"
 WITH put AS (
     INSERT INTO scheduled (seq, topic_id, id, priority, created_at, fire_at, key, owner, recurring_id, data)
-    SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
-                         $9::text[], $10::bytea[])
+    SELECT nextval('arrival'), w.* FROM UNNEST($1::bigint[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[],
+                                               $7::text[], $8::text[], $9::bytea[]) AS w
     RETURNING seq, topic_id, id, priority, fire_at
+), heads AS (
+    UPDATE topic t SET waiting = t.waiting + p.count
+    FROM (SELECT topic_id, count(*) AS count FROM put GROUP BY topic_id) p WHERE t.id = p.topic_id
 ), ids AS (
     INSERT INTO seen (id, topic_id, seq) SELECT id, topic_id, seq FROM put
-    ON CONFLICT (id, topic_id) DO UPDATE SET seq = excluded.seq, \"offset\" = NULL
+    ON CONFLICT (id, topic_id) DO UPDATE SET seq = excluded.seq, "offset" = NULL
+), wait AS (
+    INSERT INTO due (topic_id, fire_at, seq, priority) SELECT topic_id, fire_at, seq, priority FROM put
 )
-INSERT INTO due (topic_id, fire_at, seq, priority) SELECT topic_id, fire_at, seq, priority FROM put";
+SELECT seq FROM put ORDER BY seq"#;
 
 /// The topics are locked.
 pub(super) async fn put(
@@ -199,16 +206,9 @@ pub(super) async fn put(
     if fresh.is_empty() {
         return Ok(kept(events, [], &known));
     }
-    let numbers = reserve(connection, fresh.len()).await?;
     let new: Vec<&NewEvent> = fresh.iter().map(|i| &events[*i]).collect();
-    let mut moves = Moves::default();
-    let numbered: Vec<i64> = new.iter().map(|event| topics.get(&event.category).id).collect();
-    for topic in &numbered {
-        moves.wait(*topic, 1);
-    }
-    sqlx::query(PUT)
-        .bind(&numbers)
-        .bind(numbered)
+    let numbers: Vec<i64> = sqlx::query_scalar(PUT)
+        .bind(column(&new, |event| topics.get(&event.category).id))
         .bind(column(&new, |event| event.id.as_str()))
         .bind(column(&new, |event| level(event.priority)))
         .bind(column(&new, |event| event.created_at.as_micros()))
@@ -217,9 +217,8 @@ pub(super) async fn put(
         .bind(column(&new, |event| event.owner.as_ref().map(Owner::as_str)))
         .bind(column(&new, |event| event.recurring.as_ref().map(EventId::as_str)))
         .bind(column(&new, |event| event.data.as_ref()))
-        .execute(&mut *connection)
+        .fetch_all(connection)
         .await?;
-    move_heads(connection, &moves).await?;
     Ok(kept(events, fresh.into_iter().zip(numbers.into_iter().map(keep::waiting)), &known))
 }
 
@@ -234,38 +233,35 @@ pub(super) async fn lock(connection: &mut PgConnection, seqs: &[i64]) -> Result<
     Ok(())
 }
 
-/// What is still there, in the order of $1.
-const FIRING: &str = r#"
-SELECT w.topic_id, t.last_offset, t.name AS category, w.id, w.key, w.priority, w.data, w.created_at, w.fire_at, w.owner,
-       w.recurring_id, w.seq, NULL::bigint AS "offset", NULL::bigint AS fired_at
-FROM UNNEST($1::bigint[]) WITH ORDINALITY AS j (seq, n) JOIN scheduled w ON w.seq = j.seq JOIN topic t ON t.id = w.topic_id
-ORDER BY j.n"#;
-
-/// From here on bodies stay in the database. $1 numbers, $2 their offsets, $3 the time.
-const TO_LOG: &str = r#"
-WITH fired AS (SELECT * FROM UNNEST($1::bigint[], $2::bigint[]) AS j (seq, "offset")), gone AS (
-    DELETE FROM scheduled w USING fired j WHERE w.seq = j.seq RETURNING j."offset", w.*
+/// A transaction in one statement: each step by itself would be a call, and the next event that is due waits for all of them. $1 numbers, in
+/// this order; $2 the time.
+///
+/// The statement sees the moment before it had the topics. Heads are right nevertheless, as a locked row is read as it is then; so is what is
+/// gone, as a row that another took or moved meanwhile is not deleted.
+const FIRE: &str = r#"
+WITH asked AS (
+    SELECT * FROM UNNEST($1::bigint[]) WITH ORDINALITY AS j (seq, n)
+), held AS MATERIALIZED (
+    SELECT t.id, t.name, t.last_offset FROM topic t
+    WHERE t.id IN (SELECT w.topic_id FROM asked j JOIN scheduled w ON w.seq = j.seq) ORDER BY t.id FOR NO KEY UPDATE
+), gone AS (
+    DELETE FROM scheduled w USING asked j, held t WHERE w.seq = j.seq AND t.id = w.topic_id
+    RETURNING j.n, t.name AS category, t.last_offset, w.*
+), fired AS (
+    SELECT *, last_offset + row_number() OVER (PARTITION BY topic_id ORDER BY n) AS "offset" FROM gone
 ), passed AS (
     DELETE FROM due d USING gone g WHERE d.topic_id = g.topic_id AND d.fire_at = g.fire_at AND d.seq = g.seq
 ), ids AS (
-    UPDATE seen s SET seq = NULL, "offset" = g."offset" FROM gone g WHERE s.id = g.id AND s.topic_id = g.topic_id
+    UPDATE seen s SET seq = NULL, "offset" = f."offset" FROM fired f WHERE s.id = f.id AND s.topic_id = f.topic_id
+), heads AS (
+    UPDATE topic t SET last_offset = t.last_offset + g.count, waiting = t.waiting - g.count
+    FROM (SELECT topic_id, count(*) AS count FROM gone GROUP BY topic_id) g WHERE t.id = g.topic_id
+), log AS (
+    INSERT INTO event (topic_id, "offset", id, priority, created_at, fire_at, fired_at, key, owner, recurring_id, data)
+    SELECT topic_id, "offset", id, priority, created_at, fire_at, $2, key, owner, recurring_id, data FROM fired
 )
-INSERT INTO event (topic_id, "offset", id, priority, created_at, fire_at, fired_at, key, owner, recurring_id, data)
-SELECT topic_id, "offset", id, priority, created_at, fire_at, $3, key, owner, recurring_id, data FROM gone"#;
-
-async fn fire(connection: &mut PgConnection, seqs: &[i64], at: Timestamp) -> Result<Vec<Event>, Error> {
-    lock(connection, seqs).await?;
-    let rows = sqlx::query_as(FIRING).bind(seqs).fetch_all(&mut *connection).await?;
-    let mut moves = Moves::default();
-    let (fired, events) = row::fire(rows, at, &mut moves)?;
-    if events.is_empty() {
-        return Ok(events);
-    }
-    let (seqs, offsets): (Vec<i64>, Vec<i64>) = fired.into_iter().unzip();
-    sqlx::query(TO_LOG).bind(seqs).bind(offsets).bind(at.as_micros()).execute(&mut *connection).await?;
-    move_heads(connection, &moves).await?;
-    Ok(events)
-}
+SELECT category, id, key, priority, data, created_at, fire_at, owner, recurring_id, NULL::bigint AS seq, "offset", $2 AS fired_at
+FROM fired ORDER BY n"#;
 
 /// Takes what waits under these numbers out of the schedule. Their ids are free. The topics are locked.
 pub(super) async fn withdraw(connection: &mut PgConnection, seqs: &[i64]) -> Result<(), Error> {

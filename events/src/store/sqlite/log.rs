@@ -7,10 +7,10 @@ use sqlx::{FromRow, Row, SqliteConnection};
 use super::{Sqlite, find_topics, insert, known, list, topics};
 use crate::{
     Error,
-    event::{Event, NewEvent, Place},
+    event::{Event, NewEvent},
     store::{
         FOUND_MAX, Head, Kept, Log, Page, Read,
-        keep::{Moves, categories, fresh, kept},
+        keep::{self, Added, Moves, categories},
         row::{EventRow, level, signed, unsigned},
     },
 };
@@ -46,16 +46,10 @@ impl Log for Sqlite {
         let mut tx = self.begin().await?;
         let topics = topics(&mut tx, &categories(events.iter().map(|event| &event.category))).await?;
         let known = known::known(&mut tx, &topics, events).await?;
-        let mut moves = Moves::default();
-        let mut rows = Vec::new();
-        for i in fresh(events, &known) {
-            let topic = topics.get(&events[i].category);
-            rows.push((i, topic.id, moves.append(topic.id, topic.last_offset)));
-        }
+        let (rows, moves) = keep::added(events, &topics, &known);
         write(&mut tx, events, &rows, &moves, at).await?;
         tx.commit().await?;
-        let placed = rows.iter().map(|(i, _, offset)| (*i, Place::Fired { offset: unsigned(*offset), at }));
-        Ok(kept(events, placed, &known))
+        Ok(keep::appended(events, &rows, at, &known))
     }
 
     async fn read(&self, category: &Category, after: u64, page: Page) -> Result<Read, Error> {
@@ -110,11 +104,10 @@ impl Sqlite {
     }
 }
 
-/// Places in the batch, topics and offsets.
 async fn write(
     connection: &mut SqliteConnection,
     events: &[NewEvent],
-    rows: &[(usize, i64, i64)],
+    rows: &[Added],
     moves: &Moves,
     at: Timestamp,
 ) -> Result<(), Error> {
