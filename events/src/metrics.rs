@@ -26,7 +26,7 @@ impl Default for Metrics {
         Self {
             lateness: Histogram::with_opts(lateness).expect("a valid name"),
             batches: counters("batches_total", "transactions shared by concurrent calls"),
-            written: counters("written_total", "events in these transactions, known ones too"),
+            written: counters("written_total", "events and orders in these transactions, known ones too"),
             lease_held: IntGauge::new("notifyx_events_lease_held", held).expect("a valid name"),
         }
     }
@@ -48,6 +48,11 @@ impl Metrics {
     pub(crate) fn wrote(&self, act: &'static str, events: usize) {
         self.batches.with_label_values(&[act]).inc();
         self.written.with_label_values(&[act]).inc_by(events as u64);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn transactions(&self, act: &str) -> u64 {
+        self.batches.with_label_values(&[act]).get()
     }
 
     pub(crate) fn drives(&self, drives: bool) {

@@ -87,18 +87,25 @@ impl Plan {
 
     /// These were given to the schedule.
     pub(crate) fn scheduled(&self, kept: &[Kept]) {
+        self.moved(kept.iter().filter(|kept| !kept.duplicate).map(|kept| &kept.event));
+    }
+
+    /// These have another time.
+    pub(crate) fn moved<'a>(&self, events: impl Iterator<Item = &'a Event>) {
         self.change(|agenda| {
-            for due in kept.iter().filter(|kept| !kept.duplicate).filter_map(|kept| due(&kept.event)) {
+            for due in events.filter_map(due) {
                 agenda.insert(&due);
             }
         });
     }
 
-    /// This one was taken out of it.
-    pub(crate) fn cancelled(&self, event: &Event) {
-        if let Some(due) = due(event) {
-            self.change(|agenda| agenda.remove(&due.category, due.slot));
-        }
+    /// These were taken out of it.
+    pub(crate) fn cancelled<'a>(&self, events: impl Iterator<Item = &'a Event>) {
+        self.change(|agenda| {
+            for due in events.filter_map(due) {
+                agenda.remove(&due.category, due.slot);
+            }
+        });
     }
 
     /// These wait, as the store says: those which are not here are taken in.

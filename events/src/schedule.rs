@@ -79,20 +79,13 @@ impl Schedule {
     /// Takes an event out of the schedule; as it was.
     pub async fn cancel(&self, event: &EventRef) -> Result<Event, Error> {
         let named = self.named(event).await?;
-        let change = self.store.cancel(std::slice::from_ref(&named)).await?.pop();
-        let event = done(change, named.id)?;
-        self.plan.cancelled(&event);
-        Ok(event)
+        done(self.writer.cancel(named.clone()).await?, named.id)
     }
 
     /// Gives an event of the schedule another time; as it is now.
     pub async fn reschedule(&self, event: &EventRef, at: Timestamp) -> Result<Event, Error> {
         let named = self.named(event).await?;
-        let change = self.store.reschedule(&[(named.clone(), at)]).await?.pop();
-        let event = done(change, named.id)?;
-        // Under its old slot nothing waits any more: what the window has there fires nothing.
-        self.plan.scheduled(&[Kept { event: event.clone(), duplicate: false }]);
-        Ok(event)
+        done(self.writer.reschedule(named.clone(), at).await?, named.id)
     }
 
     pub async fn get(&self, event: &EventRef) -> Result<Event, Error> {
@@ -143,7 +136,7 @@ impl Schedule {
         Ok(self.store.lease().await?.map(|lease| lease.holder))
     }
 
-    /// Pieces of calls that wait for their transaction.
+    /// Orders, and pieces of those of many events, that wait for their transaction.
     pub fn queued(&self) -> usize {
         self.writer.queued()
     }
@@ -172,14 +165,14 @@ impl Schedule {
     }
 }
 
-fn done(change: Option<Change>, id: EventId) -> Result<Event, Error> {
+fn done(change: Change, id: EventId) -> Result<Event, Error> {
     match change {
-        Some(Change::Done(event)) => Ok(event),
-        Some(Change::Fired(event)) => {
+        Change::Done(event) => Ok(event),
+        Change::Fired(event) => {
             let offset = event.offset().unwrap_or_default();
             Err(Error::EventFired { id, category: event.given.category, offset })
         }
-        Some(Change::Unknown) | None => Err(Error::EventNotFound(id)),
+        Change::Unknown => Err(Error::EventNotFound(id)),
     }
 }
 

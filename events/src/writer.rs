@@ -1,21 +1,23 @@
-//! Group commit: what concurrent callers give shares a transaction, and each event gets its own result.
+//! Group commit: what concurrent callers give and ask shares a transaction, and each event gets its own result.
 //!
 //! The next transaction begins when the one before it has ended, with all that came meanwhile. A call's events are kept in their
 //! order, behind those of calls that came before it.
 
-use std::{fmt, iter::repeat_n, sync::Arc};
+mod commits;
+
+use std::{fmt, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use notifyx_batch::{Batcher, Options};
-use notifyx_model::{Clock, Fault, Kind};
-use tracing::warn;
+use notifyx_model::{Clock, Timestamp};
 
+use self::commits::{Act, Commits};
 use crate::{
     Error,
     event::NewEvent,
     feed::Feed,
     plan::Plan,
-    store::{Kept, Store},
+    store::{Change, Kept, Named, Store},
 };
 
 /// What a row costs besides its data, in bytes of data: about as long as it takes to write it.
@@ -36,14 +38,19 @@ const WAITING_MAX: usize = 64 * CALLS_MAX;
 /// Calls of one event each that share a transaction: as many as its weight allows.
 const CALLS_MAX: usize = TRANSACTION_BYTES / ROW_BYTES;
 
-/// One result per event of the piece.
-type Written = Vec<Result<Kept, Arc<Error>>>;
+/// What waits for a transaction, and what became of it.
+type Orders<I, O> = Batcher<I, Result<O, Arc<Error>>>;
+
+/// Pieces of calls of many events, with a result per event.
+type Events = Batcher<Vec<NewEvent>, Vec<Result<Kept, Arc<Error>>>>;
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
-    schedule: Batcher<Vec<NewEvent>, Written>,
-    append: Batcher<Vec<NewEvent>, Written>,
+    schedule: Events,
+    append: Events,
+    cancel: Orders<Named, Change>,
+    reschedule: Orders<(Named, Timestamp), Change>,
 }
 
 impl fmt::Debug for Writer {
@@ -52,67 +59,16 @@ impl fmt::Debug for Writer {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Act {
-    Schedule,
-    Append,
-}
-
-impl Act {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Schedule => "schedule",
-            Self::Append => "append",
-        }
-    }
-}
-
-/// Who is told of what was committed, in the order of commits.
-#[derive(Clone)]
-struct Told {
-    plan: Arc<Plan>,
-    feed: Feed,
-}
-
-impl Told {
-    fn of(&self, act: Act, kept: &[Kept]) {
-        self.plan.metrics.wrote(act.name(), kept.len());
-        match act {
-            Act::Schedule => self.plan.scheduled(kept),
-            Act::Append => {
-                let new = kept.iter().filter(|kept| !kept.duplicate);
-                self.feed.publish(new.map(|kept| kept.event.clone()).collect());
-            }
-        }
-    }
-}
-
 impl Writer {
     /// Starts on the current runtime. What is committed is told: to the plan what waits, to the feed what is in the log.
     pub fn start(store: &Arc<dyn Store>, clock: &Clock, plan: &Arc<Plan>, feed: &Feed) -> Self {
-        let told = Told { plan: plan.clone(), feed: feed.clone() };
-        let batcher = |name, act| {
-            let options = Options {
-                name,
-                items_max: CALLS_MAX,
-                bytes_max: TRANSACTION_BYTES,
-                queue_max: WAITING_MAX,
-                // One after the other: events arrive in the order in which they were given.
-                in_flight: 1,
-            };
-            let (store, clock, told) = (store.clone(), clock.clone(), told.clone());
-            Batcher::start(
-                options,
-                |events: &Vec<NewEvent>| weight(events),
-                move |pieces: Vec<Vec<NewEvent>>| {
-                    let (store, clock, told) = (store.clone(), clock.clone(), told.clone());
-                    async move { write_pieces(&*store, &clock, &told, act, pieces).await }
-                },
-            )
-        };
+        let (store, clock, plan, feed) = (store.clone(), clock.clone(), plan.clone(), feed.clone());
+        let commits = Commits { store, clock, plan, feed };
         Self {
-            schedule: batcher("events for the schedule", Act::Schedule),
-            append: batcher("events for the log", Act::Append),
+            schedule: events("events for the schedule", &commits, Commits::schedule),
+            append: events("events for the log", &commits, Commits::append),
+            cancel: orders("events to be cancelled", &commits, Commits::cancel),
+            reschedule: orders("events to be rescheduled", &commits, Commits::reschedule),
         }
     }
 
@@ -126,15 +82,64 @@ impl Writer {
         submit(&self.append, events).await
     }
 
-    /// Pieces that wait now, for a gauge.
+    /// Takes an event out of the schedule.
+    pub async fn cancel(&self, event: Named) -> Result<Change, Error> {
+        self.cancel.submit(event).await?.map_err(Error::Shared)
+    }
+
+    /// Gives an event of the schedule another time.
+    pub async fn reschedule(&self, event: Named, at: Timestamp) -> Result<Change, Error> {
+        self.reschedule.submit((event, at)).await?.map_err(Error::Shared)
+    }
+
+    /// Pieces and orders that wait now, for a gauge.
     pub fn queued(&self) -> usize {
-        self.schedule.queued() + self.append.queued()
+        self.schedule.queued() + self.append.queued() + self.cancel.queued() + self.reschedule.queued()
     }
 
     /// Takes nothing more, and returns when what was taken is written, or given up.
     pub async fn close(&self) {
-        tokio::join!(self.schedule.close(), self.append.close());
+        tokio::join!(self.schedule.close(), self.append.close(), self.cancel.close(), self.reschedule.close());
     }
+}
+
+fn options(name: &'static str) -> Options {
+    Options {
+        name,
+        items_max: CALLS_MAX,
+        bytes_max: TRANSACTION_BYTES,
+        queue_max: WAITING_MAX,
+        // One after the other: what is given arrives in its order.
+        in_flight: 1,
+    }
+}
+
+fn events(name: &'static str, commits: &Commits, act: Act<NewEvent, Kept>) -> Events {
+    let commits = commits.clone();
+    let write = move |pieces: Vec<Vec<NewEvent>>| {
+        let commits = commits.clone();
+        async move {
+            let counts: Vec<usize> = pieces.iter().map(Vec::len).collect();
+            let events: Vec<NewEvent> = pieces.into_iter().flatten().collect();
+            let mut results = commits.halved(act, &events).await.into_iter();
+            counts.into_iter().map(|count| results.by_ref().take(count).collect()).collect()
+        }
+    };
+    Batcher::start(options(name), |events: &Vec<NewEvent>| weight(events), write)
+}
+
+/// Each is about a row that is there.
+fn orders<I, O>(name: &'static str, commits: &Commits, act: Act<I, O>) -> Orders<I, O>
+where
+    I: Send + Sync + 'static,
+    O: Send + 'static,
+{
+    let commits = commits.clone();
+    let write = move |orders: Vec<I>| {
+        let commits = commits.clone();
+        async move { commits.halved(act, &orders).await }
+    };
+    Batcher::start(options(name), |_| ROW_BYTES, write)
 }
 
 fn weight(events: &[NewEvent]) -> usize {
@@ -161,7 +166,7 @@ fn pieces(events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
     pieces
 }
 
-async fn submit(batcher: &Batcher<Vec<NewEvent>, Written>, events: Vec<NewEvent>) -> Vec<Result<Kept, Error>> {
+async fn submit(batcher: &Events, events: Vec<NewEvent>) -> Vec<Result<Kept, Error>> {
     let submitted = pieces(events).into_iter().map(|piece| async move {
         let count = piece.len();
         match batcher.submit(piece).await {
@@ -173,50 +178,13 @@ async fn submit(batcher: &Batcher<Vec<NewEvent>, Written>, events: Vec<NewEvent>
     stream::iter(submitted).buffered(PIECES).concat().await
 }
 
-async fn write_pieces(
-    store: &dyn Store,
-    clock: &Clock,
-    told: &Told,
-    act: Act,
-    pieces: Vec<Vec<NewEvent>>,
-) -> Vec<Written> {
-    let counts: Vec<usize> = pieces.iter().map(Vec::len).collect();
-    let events: Vec<NewEvent> = pieces.into_iter().flatten().collect();
-    let mut results = write(store, clock, told, act, &events).await.into_iter();
-    counts.into_iter().map(|count| results.by_ref().take(count).collect()).collect()
-}
-
-/// One transaction. If it fails because of what is in it, it is halved until what fails stands alone.
-async fn write(store: &dyn Store, clock: &Clock, told: &Told, act: Act, events: &[NewEvent]) -> Written {
-    let mut written = Vec::with_capacity(events.len());
-    // What is still to be written, the next of it last.
-    let mut rest = vec![events];
-    while let Some(some) = rest.pop() {
-        let outcome = match act {
-            Act::Schedule => store.schedule(some).await,
-            Act::Append => store.append(some, clock.now()).await,
-        };
-        match outcome {
-            Ok(kept) => {
-                told.of(act, &kept);
-                written.extend(kept.into_iter().map(Ok));
-            }
-            Err(error) if error.kind() == Kind::Internal && some.len() > 1 => {
-                warn!("{} events cannot be written together ({error}): trying them in halves", some.len());
-                let (first, second) = some.split_at(some.len() / 2);
-                rest.extend([second, first]);
-            }
-            Err(error) => written.extend(repeat_n(Err(Arc::new(error)), some.len())),
-        }
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use bytes::Bytes;
-    use notifyx_database::{Database, testing};
-    use notifyx_model::{Category, EventId, ManualClock, Priority};
+    use notifyx_database::{Database, Sqlite, testing};
+    use notifyx_model::{Category, EventId, Fault, ManualClock, Priority};
 
     use super::*;
     use crate::{
@@ -248,12 +216,12 @@ mod tests {
         results.iter().map(|result| seq(result.as_ref().unwrap())).collect()
     }
 
-    async fn writer() -> (testing::TestDatabase, Writer) {
+    async fn writer() -> (testing::TestDatabase, Arc<Plan>, Writer) {
         let kept = testing::sqlite(&MIGRATIONS).await;
         let clock = ManualClock::new().clock();
         let (plan, feed) = (Arc::new(Plan::new(Bounds::default())), Feed::new(0));
         let writer = Writer::start(&store::open(&kept.database, &clock), &clock, &plan, &feed);
-        (kept, writer)
+        (kept, plan, writer)
     }
 
     #[test]
@@ -268,7 +236,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn callers_share_transactions_and_each_gets_its_own_results_in_order() {
-        let (_kept, writer) = writer().await;
+        let (_kept, _, writer) = writer().await;
         let calls = (0..20).map(|caller| {
             let events = (0..700).map(|i| event(&format!("{caller}-{i}"), 10)).collect();
             let writer = writer.clone();
@@ -293,21 +261,97 @@ mod tests {
         assert!(matches!(late[0], Err(Error::Queue(_))));
     }
 
-    #[tokio::test]
-    async fn what_cannot_be_written_fails_alone() {
-        let (kept, writer) = writer().await;
+    fn named(id: &str) -> Named {
+        Named { category: Category::parse("a").unwrap(), id: EventId::parse(id).unwrap() }
+    }
+
+    /// From now on the store refuses to do that to the event `bad`.
+    async fn refuse(kept: &testing::TestDatabase, deed: &str) {
         let Database::Sqlite(sqlite) = &kept.database else { unreachable!("it is SQLite") };
         let mut tx = sqlite.begin().await.unwrap();
-        sqlx::query(
-            "CREATE TRIGGER refuse BEFORE INSERT ON scheduled WHEN new.id = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END",
-        )
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+        let row = if deed == "INSERT" { "new" } else { "old" };
+        let sql = format!(
+            "CREATE TRIGGER refuse_{deed} BEFORE {deed} ON scheduled WHEN {row}.id = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END"
+        );
+        sqlx::query(&sql).execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_fails_alone() {
+        let (kept, _, writer) = writer().await;
+        refuse(&kept, "INSERT").await;
         let events = ["1", "2", "bad", "3", "4"].map(|id| event(id, 10)).into();
         let results = writer.schedule(events).await;
         let stored: Vec<bool> = results.iter().map(Result::is_ok).collect();
         assert_eq!(stored, [true, true, false, true, true]);
+    }
+
+    /// What becomes of orders that are all given while somebody else writes.
+    async fn at_once<F>(sqlite: &Sqlite, orders: impl IntoIterator<Item = F>) -> Vec<String>
+    where
+        F: Future<Output = Result<Change, Error>> + Send + 'static,
+    {
+        let held = sqlite.begin().await.unwrap();
+        let given = Arc::new(AtomicUsize::new(0));
+        let give = |order: F| {
+            let given = given.clone();
+            tokio::spawn(async move {
+                given.fetch_add(1, Ordering::Relaxed);
+                order.await
+            })
+        };
+        let orders: Vec<_> = orders.into_iter().map(give).collect();
+        // There is one thread: who counted has given its order too.
+        while given.load(Ordering::Relaxed) < orders.len() {
+            tokio::task::yield_now().await;
+        }
+        held.rollback().await.unwrap();
+        let mut told = Vec::new();
+        for order in orders {
+            told.push(match order.await.unwrap() {
+                Ok(Change::Done(event)) => format!("{}: {}", event.given.id.as_str(), event.given.fire_at.as_micros()),
+                Ok(Change::Fired(_)) => "fired".to_owned(),
+                Ok(Change::Unknown) => "unknown".to_owned(),
+                Err(error) => format!("{:?}", error.kind()),
+            });
+        }
+        told
+    }
+
+    async fn waiting(sqlite: &Sqlite) -> Vec<String> {
+        let sql = "SELECT id || ': ' || fire_at FROM scheduled ORDER BY id";
+        sqlx::query_scalar(sql).fetch_all(&sqlite.read).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn orders_share_a_transaction_and_each_gets_its_own_result() {
+        let (kept, plan, writer) = writer().await;
+        let Database::Sqlite(sqlite) = &kept.database else { unreachable!("it is SQLite") };
+        writer.schedule(["1", "2", "bad", "3"].map(|id| event(id, 10)).into()).await;
+        writer.append(vec![event("past", 10)]).await;
+        let reschedule = |(id, micros)| {
+            let writer = writer.clone();
+            async move { writer.reschedule(named(id), Timestamp::from_micros(micros)).await }
+        };
+        let moves = [("1", 7), ("2", 8), ("bad", 9), ("none", 7), ("past", 7), ("2", 6)];
+        let told = at_once(sqlite, moves.map(reschedule)).await;
+        assert_eq!(told, ["1: 7", "2: 8", "bad: 9", "unknown", "fired", "2: 6"]);
+        assert!(plan.metrics.transactions("reschedule") <= 2, "the first may have gone alone");
+        refuse(&kept, "UPDATE").await;
+        let moves = [("1", 17), ("bad", 19), ("2", 18)];
+        assert_eq!(at_once(sqlite, moves.map(reschedule)).await, ["1: 17", "Internal", "2: 18"]);
+        assert_eq!(waiting(sqlite).await[..2], ["1: 17", "2: 18"]);
+
+        refuse(&kept, "DELETE").await;
+        let cancel = |id| {
+            let writer = writer.clone();
+            async move { writer.cancel(named(id)).await }
+        };
+        let told = at_once(sqlite, ["1", "bad", "none", "past", "2", "1"].map(cancel)).await;
+        assert_eq!(told, ["1: 17", "Internal", "unknown", "fired", "2: 18", "unknown"]);
+        assert_eq!(waiting(sqlite).await.len(), 2, "`3` and `bad`");
+        writer.close().await;
+        assert!(matches!(cancel("3").await, Err(Error::Queue(_))));
     }
 }
