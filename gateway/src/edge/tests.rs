@@ -40,8 +40,12 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// Who is told goodbye may take its time to read so far.
     fn start() -> Self {
+        Self::with(Limits::default())
+    }
+
+    /// Who is told goodbye may take its time to read so far.
+    fn patient() -> Self {
         Self::with(Limits { goodbye_max: PATIENCE, ..Limits::default() })
     }
 

@@ -50,7 +50,7 @@ async fn what_breaks_the_protocol_is_closed_with_its_code_and_harms_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_closed_as_slow_and_others_do_not_notice() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::patient();
     let mut fast = gateway.joined("t").await;
     let mut slow = gateway.joined("t").await;
     let message = "m".repeat(60_000);

@@ -259,7 +259,7 @@ async fn a_burst_of_more_than_a_queue_holds_is_no_slowness() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_is_ended_as_slow_and_others_do_not_notice() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::patient();
     let mut fast = gateway.plain("orders").await;
     let mut slow = gateway.plain("orders").await;
     let mut slow_sent = gateway.stream("orders", "").await;
