@@ -128,3 +128,6 @@ impl<S: Source> Listening<S> {
 fn can_recover<I>(last: u64, standing: &Standing<I>) -> bool {
     last >= standing.trimmed && standing.head.checked_sub(last).is_some_and(|missed| missed <= MISSED_MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,8 +38,11 @@ pub(crate) struct Stream {
     pub(crate) name: StreamName,
     pub(super) members: RefCell<Slab<Member>>,
     pub(super) watchers: RefCell<Slab<Watcher>>,
-    /// The last offset handed to the members; who enters now gets all above it. `None` until the feed has said.
-    delivered: Cell<Option<u64>>,
+    /// The last offset handed to the members.
+    handed: Cell<u64>,
+    /// The feed has said from where on it delivers. That something was handed over does not say it: what the feed sent before
+    /// it let go of a stream may arrive when somebody has entered it anew.
+    begun: Cell<bool>,
     /// Since when nobody has been here.
     pub(super) vacant_since: Cell<Option<Instant>>,
 }
@@ -50,17 +53,29 @@ impl Stream {
             name,
             members: RefCell::default(),
             watchers: RefCell::default(),
-            delivered: Cell::new(None),
+            handed: Cell::new(0),
+            begun: Cell::new(false),
             vacant_since: Cell::new(None),
         }
     }
 
-    pub(crate) fn delivered(&self) -> Option<u64> {
-        self.delivered.get()
+    /// Who enters now gets all above this offset; `None` where the feed must be asked.
+    pub(crate) fn covered(&self) -> Option<u64> {
+        self.begun.get().then(|| self.handed.get())
     }
 
-    pub(super) fn delivered_up_to(&self, offset: u64) {
-        self.delivered.set(Some(self.delivered.get().map_or(offset, |d| d.max(offset))));
+    pub(super) fn handed(&self) -> u64 {
+        self.handed.get()
+    }
+
+    pub(super) fn hands_up_to(&self, offset: u64) {
+        self.handed.set(self.handed.get().max(offset));
+    }
+
+    /// The feed delivers all from `first` on.
+    pub(super) fn feed_begins(&self, first: u64) {
+        self.hands_up_to(first.saturating_sub(1));
+        self.begun.set(true);
     }
 
     pub(super) fn is_vacant(&self) -> bool {

@@ -120,7 +120,7 @@ async fn begin(desk: &Desk, watch: &Rc<Watch>, fresh: &[&UnreadInTopic]) -> Resu
     let worker = &desk.worker;
     for UnreadInTopic { topic, broadcast_no, .. } in fresh {
         let place = worker.watch_topic(watch, topic, *broadcast_no);
-        if place.delivered().is_none() {
+        if place.covered().is_none() {
             worker.following.topics.follow(topic, worker.id).await.map_err(Unanswered::from)?;
         }
     }

@@ -17,7 +17,7 @@ impl Worker {
     pub(super) async fn deliver(&self, stream: &Rc<Stream>, dispatches: &[Dispatch]) {
         let Some(last) = dispatches.last() else { return };
         // Who enters from now on, in a pause of this very delivery, reads these in the store.
-        stream.delivered_up_to(last.offset());
+        stream.hands_up_to(last.offset());
         let mut rest = dispatches;
         while let Some(first) = rest.first() {
             if !first.to().is_empty() {

@@ -34,7 +34,7 @@ impl Worker {
         if let Some(user) = user {
             self.people.borrow_mut().entry(user).or_default().seats.push((stream.clone(), slot));
         }
-        let covered = stream.delivered();
+        let covered = stream.covered();
         Seat { worker: self.clone(), stream, slot, user, covered }
     }
 
@@ -93,7 +93,7 @@ impl Seat {
 
     /// What the feed answered: the first offset it delivers from now on. Who enters later need not ask.
     pub(crate) fn feed_begins(&mut self, first: u64) -> u64 {
-        self.stream.delivered_up_to(first.saturating_sub(1));
+        self.stream.feed_begins(first);
         *self.covered.insert(first.saturating_sub(1))
     }
 
@@ -107,7 +107,7 @@ impl Seat {
                 self.worker.metrics.deliveries.inc_by(sent as u64);
                 Ok(())
             }
-            Err(Overflowed) => Err(self.stream.delivered().unwrap_or(after)),
+            Err(Overflowed) => Err(self.stream.handed()),
         }
     }
 }
