@@ -2,8 +2,9 @@
 //!
 //! One task for topics and one for categories of events, of the same making: what differs is their [`Source`]. Hints come from the bus or
 //! from the events service, disordered, doubled or not at all; the store is the truth. What arrives early waits [`GAP_WAIT`], then the gap
-//! is read. Each second one look at the heads of all followed streams finds what no hint told of, whoever committed it. Every
-//! worker thread that wants a stream gets the same frames in the same order.
+//! is read. Each second one look at the heads of all followed streams finds what no hint told of, whoever committed it, and
+//! what is no longer there: a stream whose store was put back to an older state begins anew, for all who are in it. Every worker
+//! thread that wants a stream gets the same frames in the same order.
 
 mod categories;
 mod gaps;
@@ -124,14 +125,14 @@ async fn run<S: Source, H: Hints<S>>(
             },
             Some(read) = feed.reads.join_next(), if !feed.reads.is_empty() => {
                 // A read that panicked is a bug of the platform; its stream is found again by the next look.
-                if let Ok((name, page)) = read {
-                    feed.filled(&name, page).await;
+                if let Ok((name, offset, page)) = read {
+                    feed.filled(&name, offset, page).await;
                 }
             }
             Some(looked) = feed.looks.join_next(), if !feed.looks.is_empty() => {
                 // As with a read: one that panicked is a bug of the platform.
                 if let Ok(looked) = looked {
-                    feed.looked(looked);
+                    feed.looked(looked).await;
                 }
             }
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => feed.read_due(),
@@ -267,18 +268,35 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
                 break;
             }
             delivered += burst.len();
-            let mut gone = Vec::new();
-            for worker in &followed.workers {
-                let message = ToWorker::Dispatch { stream: S::stream(name), burst: burst.clone() };
-                if !self.hub.tell(*worker, message).await {
-                    gone.push(*worker);
-                }
-            }
-            followed.workers.retain(|worker| !gone.contains(worker));
+            tell(&self.hub, &mut followed.workers, &ToWorker::Dispatch { stream: S::stream(name), burst }).await;
         }
         self.await_gap(name, GAP_WAIT);
         delivered
     }
+
+    /// Forgets what was delivered. Nothing is, until somebody asks the store where the stream stands, and whoever is in it now
+    /// comes back to do so.
+    async fn begin_anew(&mut self, name: &S::Name) {
+        let Some(followed) = self.streams.get_mut(name) else { return };
+        followed.order = Order::default();
+        if let Lack::Waiting { at, .. } = followed.lack {
+            self.due.remove(&(at, name.clone()));
+        }
+        followed.lack = Lack::Nothing;
+        self.metrics.begun_anew.inc();
+        tell(&self.hub, &mut followed.workers, &ToWorker::BeginAnew(S::stream(name))).await;
+    }
+}
+
+/// To the worker threads that want a stream; one that is gone wants nothing any more.
+async fn tell(hub: &Hub, workers: &mut Vec<WorkerId>, message: &ToWorker) {
+    let mut gone = Vec::new();
+    for worker in workers.iter() {
+        if !hub.tell(*worker, message.clone()).await {
+            gone.push(*worker);
+        }
+    }
+    workers.retain(|worker| !gone.contains(worker));
 }
 
 /// What is in line now, encoded.

@@ -13,8 +13,8 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Gaps read at once; others wait, so that a store that comes back is not run over.
 const READS_AT_ONCE: usize = 16;
 
-/// What a read of a gap brought.
-pub(super) type Read<S> = (<S as Source>::Name, Result<Page<<S as Source>::Item>, Problem>);
+/// What a read of a gap brought, from an offset on.
+pub(super) type Read<S> = (<S as Source>::Name, u64, Result<Page<<S as Source>::Item>, Problem>);
 
 /// What is done about an offset that holds up others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,10 @@ pub(super) enum Lack {
         offset: u64,
         at: Instant,
     },
-    Reading,
+    /// From `offset` on.
+    Reading {
+        offset: u64,
+    },
 }
 
 impl<S: Source, H: Hints<S>> Feed<S, H> {
@@ -34,7 +37,7 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
         let Some(followed) = self.streams.get_mut(name) else { return };
         let lacking = followed.order.lacking();
         match (followed.lack, lacking) {
-            (Lack::Reading, _) | (Lack::Nothing, None) => {}
+            (Lack::Reading { .. }, _) | (Lack::Nothing, None) => {}
             (Lack::Waiting { offset, .. }, Some(lacking)) if offset == lacking => {}
             (lack, lacking) => {
                 if let Lack::Waiting { at, .. } = lack {
@@ -68,11 +71,11 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
             }
             match (followed.order.lacking(), followed.id) {
                 (Some(offset), Some(id)) => {
-                    followed.lack = Lack::Reading;
+                    followed.lack = Lack::Reading { offset };
                     let platform = self.platform.clone();
                     self.reads.spawn(TraceContext::begin().scope(async move {
                         let page = S::read(platform, name.clone(), id, offset - 1, S::READ_MAX).await;
-                        (name, page)
+                        (name, offset, page)
                     }));
                 }
                 _ => followed.lack = Lack::Nothing,
@@ -81,8 +84,12 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
     }
 
     /// Takes what the store had.
-    pub(super) async fn filled(&mut self, name: &S::Name, page: Result<Page<S::Item>, Problem>) {
+    pub(super) async fn filled(&mut self, name: &S::Name, offset: u64, page: Result<Page<S::Item>, Problem>) {
         let Some(followed) = self.streams.get_mut(name) else { return };
+        if followed.lack != (Lack::Reading { offset }) {
+            // The stream was begun anew meanwhile.
+            return;
+        }
         followed.lack = Lack::Nothing;
         let page = match page {
             Ok(page) => page,

@@ -18,6 +18,10 @@ pub(crate) struct Order<T> {
     early_bytes: usize,
     /// The largest offset that anyone has spoken of.
     newest: u64,
+    /// What had been delivered when the look at the head that is under way began.
+    looked_from: Option<u64>,
+    /// The last look found a log that ends before that.
+    short: bool,
 }
 
 /// What became of an arrival.
@@ -31,7 +35,7 @@ pub(crate) enum Arrival {
 
 impl<T> Default for Order<T> {
     fn default() -> Self {
-        Self { next: None, early: BTreeMap::new(), early_bytes: 0, newest: 0 }
+        Self { next: None, early: BTreeMap::new(), early_bytes: 0, newest: 0, looked_from: None, short: false }
     }
 }
 
@@ -81,6 +85,20 @@ impl<T: Item> Order<T> {
     /// Somebody says the stream has come this far.
     pub(crate) fn heard(&mut self, offset: u64) {
         self.newest = self.newest.max(offset);
+    }
+
+    /// A look at the head begins.
+    pub(crate) fn look_begins(&mut self) {
+        self.looked_from = self.next.map(|next| next - 1);
+    }
+
+    /// The look found that the log ends at `head`. True where the store was put back to an older state: twice running it
+    /// lacks what had been delivered when the look began. Once may be a copy of the store that is behind.
+    pub(crate) fn is_put_back(&mut self, head: u64) -> bool {
+        let short = self.looked_from.take().is_some_and(|delivered| head < delivered);
+        let again = short && self.short;
+        self.short = short;
+        again
     }
 
     /// History up to here is gone: nobody can deliver it.
@@ -162,6 +180,30 @@ mod tests {
         order.start(0);
         order.heard(2);
         assert_eq!(order.lacking(), Some(1));
+    }
+
+    #[test]
+    fn a_log_that_twice_running_lacks_what_was_delivered_was_put_back() {
+        let mut order = Order::default();
+        order.start(3);
+        let looks = |order: &mut Order, heads: &[u64]| -> Vec<bool> {
+            let look = |head: &u64| {
+                order.look_begins();
+                order.is_put_back(*head)
+            };
+            heads.iter().map(look).collect()
+        };
+        assert_eq!(looks(&mut order, &[2, 3, 2, 4, 0]), [false; 5], "once is not twice");
+        assert_eq!(looks(&mut order, &[2, 1]), [true, true]);
+        // What is delivered while a look is under way is not missed in what it finds.
+        for offset in 4..=5 {
+            order.look_begins();
+            take(&mut order, offset);
+            assert_eq!(delivered(&mut order), [offset]);
+            assert!(!order.is_put_back(offset - 1));
+        }
+        // A stream that is not begun lacks nothing.
+        assert_eq!(looks(&mut Order::default(), &[0, 0]), [false; 2]);
     }
 
     #[test]

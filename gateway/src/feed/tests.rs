@@ -24,6 +24,9 @@ trait Kind: Source {
     fn hint(platform: &Fake, item: Arc<Self::Item>);
 
     fn trim(platform: &Fake, up_to: u64);
+
+    /// Puts the log back to what it was at this offset.
+    fn put_back(platform: &Fake, head: usize);
 }
 
 impl Kind for Topics {
@@ -46,6 +49,10 @@ impl Kind for Topics {
     fn trim(platform: &Fake, up_to: u64) {
         platform.trim("t", up_to);
     }
+
+    fn put_back(platform: &Fake, head: usize) {
+        platform.put_back("t", head);
+    }
 }
 
 impl Kind for Categories {
@@ -65,6 +72,10 @@ impl Kind for Categories {
 
     fn trim(platform: &Fake, up_to: u64) {
         platform.trim_events("t", up_to);
+    }
+
+    fn put_back(platform: &Fake, head: usize) {
+        platform.put_events_back("t", head);
     }
 }
 
@@ -100,6 +111,7 @@ for_both!(
     a_second_worker_is_told_where_delivery_stands,
     a_store_that_is_away_delays_and_loses_nothing,
     trimmed_history_does_not_hold_up_what_follows,
+    a_log_that_was_put_back_is_begun_anew,
     a_stream_nobody_wants_is_forgotten,
     a_worker_that_is_gone_does_not_hold_up_the_others,
     what_is_in_line_together_crosses_together_within_bounds,
@@ -146,11 +158,20 @@ impl<K: Kind> Setup<K> {
     }
 }
 
-async fn burst(line: &mut WorkerLine) -> (StreamName, Arc<[Dispatch]>) {
+async fn message(line: &mut WorkerLine) -> ToWorker {
     let mut taken = Vec::new();
     tokio::time::timeout(Duration::from_secs(60), line.take(&mut taken, 1)).await.expect("it comes in a minute");
-    let Some(ToWorker::Dispatch { stream, burst }) = taken.pop() else { panic!("a burst comes") };
+    taken.remove(0)
+}
+
+async fn burst(line: &mut WorkerLine) -> (StreamName, Arc<[Dispatch]>) {
+    let ToWorker::Dispatch { stream, burst } = message(line).await else { panic!("a burst comes") };
     (stream, burst)
+}
+
+async fn begins_anew<K: Kind>(line: &mut WorkerLine) {
+    let message = message(line).await;
+    assert!(matches!(&message, ToWorker::BeginAnew(stream) if *stream == K::stream(&K::name("t"))), "{message:?}");
 }
 
 async fn offsets(line: &mut WorkerLine, count: usize) -> Vec<u64> {
@@ -248,6 +269,36 @@ async fn trimmed_history_does_not_hold_up_what_follows<K: Kind>() {
     assert_eq!(offsets(&mut line, 1).await, [4]);
 }
 
+async fn a_log_that_was_put_back_is_begun_anew<K: Kind>() {
+    let setup = Setup::<K>::new();
+    let ((mut one, _), (mut two, _)) = (setup.worker(0).await, setup.worker(0).await);
+    for item in setup.commit(5) {
+        K::hint(&setup.platform, item);
+    }
+    // What is lacking is asked for, and not answered before all has changed.
+    setup.platform.logs.close();
+    K::hint(&setup.platform, setup.commit(2).remove(1));
+    for line in [&mut one, &mut two] {
+        assert_eq!(offsets(line, 5).await, [1, 2, 3, 4, 5]);
+    }
+    setup.platform.logs.has_waiting(1).await;
+    K::put_back(&setup.platform, 2);
+    for line in [&mut one, &mut two] {
+        begins_anew::<K>(line).await;
+    }
+    assert_eq!(setup.metrics().begun_anew.get(), 1);
+    setup.announce("m");
+    nothing_comes(&mut one).await;
+    // Somebody asked the store. What was announced already is kept, what was read before is not.
+    assert_eq!(K::wishes(&setup.following).start(&K::name("t"), setup.id, 2).await.unwrap(), 3);
+    setup.platform.logs.open();
+    setup.announce("m");
+    for line in [&mut one, &mut two] {
+        assert_eq!(offsets(line, 2).await, [3, 4]);
+        nothing_comes(line).await;
+    }
+}
+
 async fn a_stream_nobody_wants_is_forgotten<K: Kind>() {
     let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
@@ -287,6 +338,18 @@ async fn what_is_in_line_together_crosses_together_within_bounds<K: Kind>() {
         sizes.push(burst.len());
     }
     assert_eq!(sizes, [BURST_MAX, 3, 1]);
+}
+
+// Of topics alone.
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_the_store_forgot_is_begun_anew() {
+    let setup = Setup::<Topics>::new();
+    let (mut line, _) = setup.worker(0).await;
+    setup.announce("m");
+    assert_eq!(offsets(&mut line, 1).await, [1]);
+    setup.platform.lose_topic("t");
+    begins_anew::<Topics>(&mut line).await;
 }
 
 // Of categories alone.

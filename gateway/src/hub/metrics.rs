@@ -25,6 +25,7 @@ pub(crate) struct FeedMetrics {
     pub(crate) hints: HintMetrics,
     pub(crate) gaps_filled: IntCounter,
     pub(crate) failures: IntCounter,
+    pub(crate) begun_anew: IntCounter,
 }
 
 /// Messages that hints told of, by what the feed did with them.
@@ -59,6 +60,11 @@ impl Metrics {
             labelled("feed_hints_total", "Hints by stream and by what the feed did with them.", &["stream", "outcome"]);
         let gaps = counters("feed_gaps_filled_total", "Messages read from the store because no hint came.", "stream");
         let failures = counters("feed_failures_total", "Reads of the store that failed and are tried again.", "stream");
+        let anew = counters(
+            "feed_begun_anew_total",
+            "Streams whose log was put back to an older state: who listened begins anew.",
+            "stream",
+        );
         let feed = |kind: &'static str, followed: IntGauge| FeedMetrics {
             followed,
             hints: HintMetrics {
@@ -68,6 +74,7 @@ impl Metrics {
             },
             gaps_filled: gaps.with_label_values(&[kind]),
             failures: failures.with_label_values(&[kind]),
+            begun_anew: anew.with_label_values(&[kind]),
         };
         Self {
             sockets: gauge("sockets", "Open WebSockets and streams of Server-Sent Events."),

@@ -34,7 +34,7 @@ pub(crate) use outlet::{Audience, Ending, Joined, Listener, Outlet};
 pub(crate) use run::{Dispatch, EventFrame, Run};
 pub(crate) use stream::StreamName;
 pub(crate) use watch::{Viewing, Watch};
-pub(crate) use worker::{Connection, Seat, Worker};
+pub(crate) use worker::{Connection, NotLive, Seat, Worker};
 
 /// Bursts that may wait for one worker thread. A full inbox holds up the feed, and through it the bus, which may lose
 /// hints: the store has them.
@@ -52,6 +52,8 @@ pub(crate) enum ToWorker {
         stream: StreamName,
         burst: Arc<[Dispatch]>,
     },
+    /// What was delivered of this stream is void: who is in it comes back, and is told where it stands.
+    BeginAnew(StreamName),
     Revoked(Revocation),
     Unsubscribed {
         user: UserId,

@@ -10,7 +10,11 @@ use notifyx_model::{Category, TopicName};
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::{outlet::Audience, run::Run, watch::Watcher};
+use super::{
+    outlet::{Audience, Ending},
+    run::Run,
+    watch::Watcher,
+};
 
 /// What a stream is called. A topic and a category of one name are two streams.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +47,8 @@ pub(crate) struct Stream {
     /// The feed has said from where on it delivers. That something was handed over does not say it: what the feed sent before
     /// it let go of a stream may arrive when somebody has entered it anew.
     begun: Cell<bool>,
+    /// How often it was begun anew.
+    beginnings: Cell<u64>,
     /// Since when nobody has been here.
     pub(super) vacant_since: Cell<Option<Instant>>,
 }
@@ -55,6 +61,7 @@ impl Stream {
             watchers: RefCell::default(),
             handed: Cell::new(0),
             begun: Cell::new(false),
+            beginnings: Cell::new(0),
             vacant_since: Cell::new(None),
         }
     }
@@ -76,6 +83,26 @@ impl Stream {
     pub(super) fn feed_begins(&self, first: u64) {
         self.hands_up_to(first.saturating_sub(1));
         self.begun.set(true);
+    }
+
+    /// Where it stands must be asked anew. Who is live is ended; who still reads what it missed finds out when it is to turn live;
+    /// who watches asks again by itself.
+    pub(super) fn begins_anew(&self) {
+        self.begun.set(false);
+        self.handed.set(0);
+        self.beginnings.set(self.beginnings.get() + 1);
+        for (_, member) in self.members.borrow().iter() {
+            if let Stage::Live { .. } = member.stage {
+                member.audience.outlet().end(Ending::Unavailable);
+            }
+        }
+        if let StreamName::Topic(topic) = &self.name {
+            self.watchers.borrow_mut().drain().for_each(|watcher| watcher.watch_anew(topic));
+        }
+    }
+
+    pub(super) fn beginnings(&self) -> u64 {
+        self.beginnings.get()
     }
 
     pub(super) fn is_vacant(&self) -> bool {

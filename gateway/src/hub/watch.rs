@@ -192,6 +192,12 @@ impl HeadFrame {
 }
 
 impl Watcher {
+    /// What was known of the topic is void: the keeper asks for all that is unread, and watches it again.
+    pub(super) fn watch_anew(self, topic: &TopicName) {
+        self.watch.topics.borrow_mut().remove(topic);
+        self.watch.changed.notify_one();
+    }
+
     /// Tells the person, once per broadcast.
     pub(super) fn tell(&mut self, head: &mut HeadFrame) {
         if head.broadcast_no > self.newest {

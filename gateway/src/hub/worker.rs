@@ -26,7 +26,7 @@ use super::{
 
 use sockets::Socket;
 
-pub(crate) use seats::Seat;
+pub(crate) use seats::{NotLive, Seat};
 pub(crate) use sockets::Connection;
 
 /// Bursts taken from the inbox at once: what waits for a stream goes out in one write per socket.
@@ -111,6 +111,11 @@ impl Worker {
                     } else if let Some(stream) = self.streams.borrow().get(&name) {
                         streams.push((stream.clone(), burst.to_vec()));
                     }
+                }
+                ToWorker::BeginAnew(name) => {
+                    // What came before it is void too.
+                    streams.retain(|(stream, _)| stream.name != name);
+                    self.begin_anew(&name);
                 }
                 ToWorker::Revoked(revocation) => self.revoke(revocation),
                 ToWorker::Unsubscribed { user, topic } => self.unsubscribed(user, &topic),

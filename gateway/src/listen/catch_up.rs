@@ -9,7 +9,7 @@ use notifyx_wire::rest::Problem;
 use crate::{
     desk::Desk,
     feed::{Item, Source},
-    hub::{Audience, Dispatch, Ending, Run, Seat},
+    hub::{Audience, Dispatch, Ending, NotLive, Run, Seat},
 };
 
 /// Messages per read: 6 MB of the largest notifications.
@@ -24,21 +24,28 @@ const TAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Rounds of reading on after too much came meanwhile. Who is not up to date then reads slower than is published.
 const ROUNDS_MAX: usize = 64;
 
-/// The store has less than it said.
+/// Why a listener cannot be brought up to date. It comes back with the offset it has, and is told where the stream stands.
 #[derive(Debug, thiserror::Error)]
-#[error("the log ends at {reached}, before {expected}")]
-struct LogTooShort {
-    reached: u64,
-    expected: u64,
+enum Lost {
+    #[error("the log ends at {reached}, before {expected}")]
+    LogTooShort { reached: u64, expected: u64 },
+    #[error("the stream has begun anew")]
+    BegunAnew,
 }
 
-impl Fault for LogTooShort {
+impl Fault for Lost {
     fn kind(&self) -> Kind {
-        Kind::Internal
+        match self {
+            Self::LogTooShort { .. } => Kind::Internal,
+            Self::BegunAnew => Kind::Unavailable,
+        }
     }
 
     fn code(&self) -> &'static str {
-        "internal"
+        match self {
+            Self::LogTooShort { .. } => "internal",
+            Self::BegunAnew => "stream_begun_anew",
+        }
     }
 }
 
@@ -76,7 +83,7 @@ impl<S: Source> CatchUp<S> {
         let page = desk.call(|platform| S::read(platform, name, id, after, READ_MAX)).await?;
         let reached = page.items.last().map_or(page.trimmed, Item::offset);
         if reached <= after {
-            return Err(reply::problem(&LogTooShort { reached, expected: self.up_to }));
+            return Err(reply::problem(&Lost::LogTooShort { reached, expected: self.up_to }));
         }
         self.position = reached.min(self.up_to);
         let mine = |item: &S::Item| item.offset() <= self.up_to && S::is_for(item, self.user);
@@ -106,7 +113,8 @@ impl<S: Source> CatchUp<S> {
             }
             match seat.go_live(self.up_to) {
                 Ok(()) => return Ok(seat),
-                Err(delivered) => self.up_to = self.up_to.max(delivered),
+                Err(NotLive::Behind(handed)) => self.up_to = self.up_to.max(handed),
+                Err(NotLive::BegunAnew) => return Err(reply::problem(&Lost::BegunAnew)),
             }
             page = self.read(desk).await?;
         }

@@ -7,8 +7,9 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::{
-    hub::{StreamName, ToWorker, WorkerId},
-    testing::{Client, Node, category, event},
+    hub::{Ending, StreamName, ToWorker, WorkerId},
+    platform::Platform,
+    testing::{Client, Node, category, event, topic},
 };
 
 /// Asks to join `events:t`, with these params.
@@ -68,6 +69,84 @@ async fn a_late_burst_does_not_begin_a_stream_that_nobody_could_begin() {
         assert_eq!(answer(&next).await["offset"], 5);
         node.platform.fire("t", "1");
         assert_eq!(next.offsets_of("event", 1).await, [6]);
+    })
+    .await;
+}
+
+// A store that was put back to an older state.
+
+#[tokio::test(start_paused = true)]
+async fn who_listens_comes_back_when_the_log_was_put_back() {
+    Node::run(async |node| {
+        let (live, other) = (node.client(), node.client());
+        ask(&live, &json!({}));
+        answer(&live).await;
+        other.send(&json!(["1", "1", "events:other", "phx_join", {}]));
+        other.next().await;
+        for _ in 1..=3 {
+            node.platform.fire("t", "1");
+        }
+        assert_eq!(live.offsets_of("event", 3).await, [1, 2, 3]);
+        node.platform.put_events_back("t", 1);
+        live.outlet.ends().await;
+        assert_eq!(live.outlet.ended.get(), Some(Ending::Unavailable));
+        assert_eq!(other.outlet.ended.get(), None, "nobody else is concerned");
+        let back = node.client();
+        ask(&back, &json!({ "last_offset": 3 }));
+        assert_eq!(answer(&back).await, json!({ "offset": 1, "recovered": false }));
+        node.platform.fire("t", "1");
+        assert_eq!(back.offsets_of("event", 1).await, [2]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_being_brought_up_to_date_joins_again_when_the_stream_begins_anew() {
+    Node::run(async |node| {
+        for _ in 1..=3 {
+            node.platform.append("t", "1");
+        }
+        let (client, asking) = (node.client(), node.client());
+        // It has not taken anything yet when the stream begins anew.
+        client.outlet.queued.set(usize::MAX);
+        ask(&client, &json!({ "last_offset": 0 }));
+        assert_eq!(answer(&client).await["recovered"], true);
+        // And this one has not heard yet where it begins.
+        node.platform.joins.close();
+        ask(&asking, &json!({ "last_offset": 2 }));
+        node.platform.joins.has_waiting(1).await;
+        let stream = StreamName::Category(category("t"));
+        assert!(node.hub.tell(WorkerId(0), ToWorker::BeginAnew(stream)).await);
+        sleep(Duration::from_millis(1)).await;
+        node.platform.joins.open();
+        client.outlet.queued.set(0);
+        client.outlet.drained.notify_waiters();
+        assert_eq!(client.offsets_of("event", 3).await, [1, 2, 3]);
+        assert_eq!(client.next().await[3], "phx_error");
+        answer(&asking).await;
+        assert_eq!(asking.offsets_of("event", 1).await, [3]);
+        assert_eq!(asking.next().await[3], "phx_error");
+        assert_eq!((client.outlet.ended.get(), asking.outlet.ended.get()), (None, None), "their sockets stay");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_a_topic_is_told_anew_what_is_unread_when_its_log_was_put_back() {
+    Node::run(async |node| {
+        let client = node.client();
+        node.platform.join(&topic("t"), client.user).await.unwrap();
+        client.send(&json!(["u", "u", format!("user:{}", client.user), "phx_join", {}]));
+        answer(&client).await;
+        for number in 1..=3 {
+            node.platform.announce("t", "m");
+            assert_eq!(client.next().await[4]["broadcast_no"], number);
+        }
+        node.platform.put_back("t", 1);
+        let unread = client.next().await;
+        assert_eq!((&unread[3], &unread[4]["topics"][0]["broadcast_no"]), (&json!("unread"), &json!(1)));
+        node.platform.announce("t", "m");
+        assert_eq!(client.next().await[4]["broadcast_no"], 2);
     })
     .await;
 }

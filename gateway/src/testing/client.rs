@@ -98,6 +98,21 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// Whatever comes before. A test that waits in vain is ended by its own runtime, as in [`Client::next`].
+    pub(crate) async fn ends(&self) -> Ending {
+        let ended = async {
+            loop {
+                if let Some(ending) = self.ended.get() {
+                    return ending;
+                }
+                self.came.notified().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends within a minute")
+    }
+}
+
 impl Outlet for Probe {
     fn send(&self, bytes: &Bytes, frames: usize) {
         let found = texts(bytes);
@@ -110,6 +125,7 @@ impl Outlet for Probe {
         if self.ended.get().is_none() {
             self.ended.set(Some(ending));
             self.drained.notify_waiters();
+            self.came.notify_one();
         }
     }
 

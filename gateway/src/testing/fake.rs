@@ -136,6 +136,21 @@ impl Fake {
         self.store().topics.get_mut(name).unwrap().trimmed = up_to;
     }
 
+    /// Puts the topic's log back to what it was at this offset.
+    pub(crate) fn put_back(&self, name: &str, head: usize) {
+        self.store().topics.get_mut(name).unwrap().log.truncate(head);
+    }
+
+    /// The store forgets the topic.
+    pub(crate) fn lose_topic(&self, name: &str) {
+        self.store().topics.remove(&topic(name));
+    }
+
+    /// As [`Fake::put_back`].
+    pub(crate) fn put_events_back(&self, name: &str, head: usize) {
+        self.store().categories.get_mut(&category(name)).unwrap().log.truncate(head);
+    }
+
     /// An event of the log that nobody is told of.
     pub(crate) fn append(&self, name: &str, data: &str) -> Arc<Event> {
         let mut store = self.store();

@@ -3,6 +3,10 @@
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::*;
+use crate::{
+    hub::{StreamName, ToWorker, WorkerId},
+    testing,
+};
 
 impl Gateway {
     /// `orders?from=3`, with a user's token.
@@ -376,6 +380,28 @@ async fn draining_ends_every_stream_and_a_browser_tries_again() {
     let mut late = gateway.stream("orders", "").await;
     late.begins().await;
     late.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_to_a_stream_that_begins_anew_is_told_to_come_back() {
+    let gateway = Gateway::start();
+    let mut peer = gateway.plain("orders").await;
+    let mut sent = gateway.stream("orders", "").await;
+    sent.begins().await;
+    // One whose handshake is under way: it is welcomed before it is ended.
+    gateway.platform.joins.close();
+    let (late, ()) = tokio::join!(gateway.plain("orders?from=7"), async {
+        gateway.platform.joins.has_waiting(1).await;
+        for worker in 0..2 {
+            let stream = StreamName::Category(testing::category("orders"));
+            gateway.hub.tell(WorkerId(worker), ToWorker::BeginAnew(stream)).await;
+        }
+        assert_eq!(peer.close_code().await, 1013);
+        sent.ends().await;
+        gateway.platform.joins.open();
+    });
+    let mut late = late;
+    assert_eq!(late.close_code().await, 1013);
 }
 
 #[tokio::test(flavor = "multi_thread")]

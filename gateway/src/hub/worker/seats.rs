@@ -34,8 +34,8 @@ impl Worker {
         if let Some(user) = user {
             self.people.borrow_mut().entry(user).or_default().seats.push((stream.clone(), slot));
         }
-        let covered = stream.covered();
-        Seat { worker: self.clone(), stream, slot, user, covered }
+        let (covered, beginning) = (stream.covered(), stream.beginnings());
+        Seat { worker: self.clone(), stream, slot, user, covered, beginning }
     }
 
     fn leave(&self, stream: &Rc<Stream>, slot: usize, user: Option<UserId>) {
@@ -50,6 +50,14 @@ impl Worker {
             }
         }
         self.note_vacancy(stream);
+    }
+
+    pub(super) fn begin_anew(&self, name: &StreamName) {
+        let stream = self.streams.borrow().get(name).cloned();
+        if let Some(stream) = stream {
+            stream.begins_anew();
+            self.note_vacancy(&stream);
+        }
     }
 
     pub(in crate::hub) fn note_vacancy(&self, stream: &Rc<Stream>) {
@@ -84,6 +92,17 @@ pub(crate) struct Seat {
     user: Option<UserId>,
     /// All above this offset comes to the seat; `None` where the feed must be asked.
     covered: Option<u64>,
+    /// Which of the stream's beginnings that is about.
+    beginning: u64,
+}
+
+/// Why a seat is not live yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotLive {
+    /// Too much came: the store must be read up to this offset. What comes above it is kept again.
+    Behind(u64),
+    /// The stream has begun anew since the seat was taken.
+    BegunAnew,
 }
 
 impl Seat {
@@ -93,13 +112,17 @@ impl Seat {
 
     /// What the feed answered: the first offset it delivers from now on. Who enters later need not ask.
     pub(crate) fn feed_begins(&mut self, first: u64) -> u64 {
-        self.stream.feed_begins(first);
+        if self.beginning == self.stream.beginnings() {
+            self.stream.feed_begins(first);
+        }
         *self.covered.insert(first.saturating_sub(1))
     }
 
-    /// Sends what came above `after` and turns live, in one step. Where too much came, answers the offset up to which the
-    /// store must be read; what comes above that is kept again.
-    pub(crate) fn go_live(&mut self, after: u64) -> Result<(), u64> {
+    /// Sends what came above `after` and turns live, in one step.
+    pub(crate) fn go_live(&mut self, after: u64) -> Result<(), NotLive> {
+        if self.beginning != self.stream.beginnings() {
+            return Err(NotLive::BegunAnew);
+        }
         let mut members = self.stream.members.borrow_mut();
         let Some(member) = members.get_mut(self.slot) else { return Ok(()) };
         match member.go_live(after) {
@@ -107,7 +130,7 @@ impl Seat {
                 self.worker.metrics.deliveries.inc_by(sent as u64);
                 Ok(())
             }
-            Err(Overflowed) => Err(self.stream.handed()),
+            Err(Overflowed) => Err(NotLive::Behind(self.stream.handed())),
         }
     }
 }
