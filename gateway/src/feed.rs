@@ -17,6 +17,7 @@ mod topics;
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +26,7 @@ use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
-    task::{JoinHandle, JoinSet},
+    task::{self, JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -83,7 +84,7 @@ impl Feeds {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         for task in self.tasks {
-            // It ends within a step; that it panicked was logged when it did.
+            // It ends within a step, and catches what breaks it off.
             let _ = task.await;
         }
     }
@@ -105,9 +106,21 @@ async fn run<S: Source, H: Hints<S>>(
         streams: HashMap::new(),
         due: BTreeSet::new(),
         reads: JoinSet::new(),
+        reading: HashMap::new(),
         looks: JoinSet::new(),
         blind: false,
     };
+    while AssertUnwindSafe(serve(&mut feed, &mut wishes, &stop)).catch_unwind().await.is_err() {
+        tracing::error!("the feed of {} broke off and begins again, and so do all its streams", S::KIND);
+        feed.begin_all_anew().await;
+    }
+}
+
+async fn serve<S: Source, H: Hints<S>>(
+    feed: &mut Feed<S, H>,
+    wishes: &mut mpsc::Receiver<Wish<S::Name, S::Id>>,
+    stop: &CancellationToken,
+) {
     let mut look = tokio::time::interval(HEADS_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hinted = true;
@@ -123,14 +136,9 @@ async fn run<S: Source, H: Hints<S>>(
                 Some(hint) => feed.take_hints(hint).await,
                 None => hinted = false,
             },
-            Some(read) = feed.reads.join_next(), if !feed.reads.is_empty() => {
-                // A read that panicked is a bug of the platform; its stream is found again by the next look.
-                if let Ok((name, offset, page)) = read {
-                    feed.filled(&name, offset, page).await;
-                }
-            }
+            Some(read) = feed.reads.join_next_with_id(), if !feed.reads.is_empty() => feed.read(read).await,
             Some(looked) = feed.looks.join_next(), if !feed.looks.is_empty() => {
-                // As with a read: one that panicked is a bug of the platform.
+                // One that panicked is a bug of the platform. The next one finds what it would have found.
                 if let Ok(looked) = looked {
                     feed.looked(looked).await;
                 }
@@ -149,6 +157,8 @@ struct Feed<S: Source, H> {
     /// When to read what is lacking, per stream.
     due: BTreeSet<(Instant, S::Name)>,
     reads: JoinSet<Read<S>>,
+    /// What each of them reads, and from which offset on.
+    reading: HashMap<task::Id, (S::Name, u64)>,
     looks: JoinSet<Looked<S>>,
     /// The last look failed, and that was said.
     blind: bool,
@@ -285,6 +295,17 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
         followed.lack = Lack::Nothing;
         self.metrics.begun_anew.inc();
         tell(&self.hub, &mut followed.workers, &ToWorker::BeginAnew(S::stream(name))).await;
+    }
+
+    /// Nobody knows what became of what was under way.
+    async fn begin_all_anew(&mut self) {
+        (self.reads, self.looks) = (JoinSet::new(), JoinSet::new());
+        self.reading.clear();
+        self.due.clear();
+        let names: Vec<S::Name> = self.streams.keys().cloned().collect();
+        for name in names {
+            self.begin_anew(&name).await;
+        }
     }
 }
 

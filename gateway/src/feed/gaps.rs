@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use notifyx_wire::{rest::Problem, trace::TraceContext};
-use tokio::time::Instant;
+use tokio::{
+    task::{self, JoinError},
+    time::Instant,
+};
 
 use super::{Feed, GAP_WAIT, Hints, Item, Page, Source};
+use crate::desk::Unanswered;
 
 /// After a read that failed or brought nothing.
 const READ_AGAIN: Duration = Duration::from_secs(1);
@@ -13,8 +17,8 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Gaps read at once; others wait, so that a store that comes back is not run over.
 const READS_AT_ONCE: usize = 16;
 
-/// What a read of a gap brought, from an offset on.
-pub(super) type Read<S> = (<S as Source>::Name, u64, Result<Page<<S as Source>::Item>, Problem>);
+/// What a read of a gap brought.
+pub(super) type Read<S> = Result<Page<<S as Source>::Item>, Problem>;
 
 /// What is done about an offset that holds up others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,18 +77,28 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
                 (Some(offset), Some(id)) => {
                     followed.lack = Lack::Reading { offset };
                     let platform = self.platform.clone();
-                    self.reads.spawn(TraceContext::begin().scope(async move {
-                        let page = S::read(platform, name.clone(), id, offset - 1, S::READ_MAX).await;
-                        (name, offset, page)
-                    }));
+                    let read = S::read(platform, name.clone(), id, offset - 1, S::READ_MAX);
+                    let read = self.reads.spawn(TraceContext::begin().scope(read));
+                    self.reading.insert(read.id(), (name, offset));
                 }
                 _ => followed.lack = Lack::Nothing,
             }
         }
     }
 
+    /// A read has ended. One that panicked has failed: the stream would wait for it for ever.
+    pub(super) async fn read(&mut self, read: Result<(task::Id, Read<S>), JoinError>) {
+        let (id, page) = match read {
+            Ok(read) => read,
+            Err(broken) => (broken.id(), Err(Unanswered::Broken(broken).into())),
+        };
+        if let Some((name, offset)) = self.reading.remove(&id) {
+            self.filled(&name, offset, page).await;
+        }
+    }
+
     /// Takes what the store had.
-    pub(super) async fn filled(&mut self, name: &S::Name, offset: u64, page: Result<Page<S::Item>, Problem>) {
+    async fn filled(&mut self, name: &S::Name, offset: u64, page: Read<S>) {
         let Some(followed) = self.streams.get_mut(name) else { return };
         if followed.lack != (Lack::Reading { offset }) {
             // The stream was begun anew meanwhile.

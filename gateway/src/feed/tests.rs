@@ -110,6 +110,7 @@ for_both!(
     what_comes_between_follow_and_start_is_kept,
     a_second_worker_is_told_where_delivery_stands,
     a_store_that_is_away_delays_and_loses_nothing,
+    a_read_that_panics_is_tried_again,
     trimmed_history_does_not_hold_up_what_follows,
     a_log_that_was_put_back_is_begun_anew,
     a_stream_nobody_wants_is_forgotten,
@@ -261,6 +262,15 @@ async fn a_store_that_is_away_delays_and_loses_nothing<K: Kind>() {
     assert_eq!(offsets(&mut line, 2).await, [1, 2]);
 }
 
+async fn a_read_that_panics_is_tried_again<K: Kind>() {
+    let setup = Setup::<K>::new();
+    let (mut line, _) = setup.worker(0).await;
+    setup.platform.break_next_read();
+    K::hint(&setup.platform, setup.commit(2).remove(1));
+    assert_eq!(offsets(&mut line, 2).await, [1, 2]);
+    assert_eq!(setup.metrics().failures.get(), 1);
+}
+
 async fn trimmed_history_does_not_hold_up_what_follows<K: Kind>() {
     let setup = Setup::<K>::new();
     let (mut line, _) = setup.worker(0).await;
@@ -353,6 +363,19 @@ async fn a_topic_that_the_store_forgot_is_begun_anew() {
 }
 
 // Of categories alone.
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_panics_begins_again_and_so_do_its_streams() {
+    let setup = Setup::<Categories>::new();
+    let (mut line, _) = setup.worker(0).await;
+    setup.announce("m");
+    assert_eq!(offsets(&mut line, 1).await, [1]);
+    setup.platform.watch.tell(FakeHint::Bug);
+    begins_anew::<Categories>(&mut line).await;
+    assert_eq!(setup.following.categories.start(&category("t"), (), 1).await.unwrap(), 2);
+    setup.announce("m");
+    assert_eq!(offsets(&mut line, 1).await, [2]);
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_the_watch_knows_to_be_missing_is_read_at_once() {

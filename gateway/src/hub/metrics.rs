@@ -62,7 +62,7 @@ impl Metrics {
         let failures = counters("feed_failures_total", "Reads of the store that failed and are tried again.", "stream");
         let anew = counters(
             "feed_begun_anew_total",
-            "Streams whose log was put back to an older state: who listened begins anew.",
+            "Streams whose log was put back to an older state, or whose feed broke off: who listened begins anew.",
             "stream",
         );
         let feed = |kind: &'static str, followed: IntGauge| FeedMetrics {

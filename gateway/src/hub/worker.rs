@@ -9,17 +9,19 @@ mod sockets;
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
+    panic::AssertUnwindSafe,
     rc::Rc,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use notifyx_model::{Clock, UserId};
 use notifyx_wire::rest::auth::Revocation;
 use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
-    Dispatch, Following, Hub, Metrics, ToWorker, WorkerId, WorkerLine, lock,
+    Dispatch, Ending, Following, Hub, Metrics, ToWorker, WorkerId, WorkerLine, lock,
     stream::{Stream, StreamName},
     watch::Watch,
 };
@@ -77,6 +79,13 @@ impl Worker {
 
     /// Serves the inbox until the hub lets go of it.
     pub(crate) async fn run(self: Rc<Self>, mut line: WorkerLine) {
+        while AssertUnwindSafe(self.serve_all(&mut line)).catch_unwind().await.is_err() {
+            tracing::error!("the hub of a worker thread broke off and begins again: its sockets come back");
+            self.begin_all_anew();
+        }
+    }
+
+    async fn serve_all(self: &Rc<Self>, line: &mut WorkerLine) {
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
@@ -98,6 +107,13 @@ impl Worker {
                 _ = sweep.tick() => self.sweep().await,
             }
         }
+    }
+
+    /// Nobody knows who was given what was under way: who is here comes back, and asks what it lacks.
+    fn begin_all_anew(&self) {
+        let streams: Vec<StreamName> = self.streams.borrow().keys().cloned().collect();
+        streams.iter().for_each(|name| self.begin_anew(name));
+        self.end_all(Ending::Unavailable);
     }
 
     /// Groups by stream, in order within each.

@@ -88,8 +88,7 @@ async fn who_listens_comes_back_when_the_log_was_put_back() {
         }
         assert_eq!(live.offsets_of("event", 3).await, [1, 2, 3]);
         node.platform.put_events_back("t", 1);
-        live.outlet.ends().await;
-        assert_eq!(live.outlet.ended.get(), Some(Ending::Unavailable));
+        assert_eq!(live.outlet.ends().await, Ending::Unavailable);
         assert_eq!(other.outlet.ended.get(), None, "nobody else is concerned");
         let back = node.client();
         ask(&back, &json!({ "last_offset": 3 }));
@@ -147,6 +146,29 @@ async fn who_watches_a_topic_is_told_anew_what_is_unread_when_its_log_was_put_ba
         assert_eq!((&unread[3], &unread[4]["topics"][0]["broadcast_no"]), (&json!("unread"), &json!(1)));
         node.platform.announce("t", "m");
         assert_eq!(client.next().await[4]["broadcast_no"], 2);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_thread_that_panics_makes_its_sockets_come_back() {
+    Node::run(async |node| {
+        let (broken, other) = (node.client(), node.client());
+        for client in [&broken, &other] {
+            ask(client, &json!({}));
+            answer(client).await;
+        }
+        broken.outlet.bug.set(true);
+        node.platform.fire("t", "1");
+        for client in [&broken, &other] {
+            assert_eq!(client.outlet.ends().await, Ending::Unavailable);
+        }
+        broken.outlet.bug.set(false);
+        let back = node.client();
+        ask(&back, &json!({ "last_offset": 0 }));
+        assert_eq!(answer(&back).await, json!({ "offset": 1, "recovered": true }));
+        node.platform.fire("t", "1");
+        assert_eq!(back.offsets_of("event", 2).await, [1, 2]);
     })
     .await;
 }

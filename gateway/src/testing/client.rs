@@ -85,6 +85,8 @@ pub(crate) struct Probe {
     /// What the client pretends not to have read.
     pub(crate) queued: Cell<usize>,
     pub(crate) drained: Notify,
+    /// Whoever sends to the client panics.
+    pub(crate) bug: Cell<bool>,
 }
 
 impl Probe {
@@ -115,6 +117,7 @@ impl Probe {
 
 impl Outlet for Probe {
     fn send(&self, bytes: &Bytes, frames: usize) {
+        assert!(!self.bug.get(), "as the test wants it");
         let found = texts(bytes);
         assert_eq!(found.len(), frames, "the count that is told is the count that is sent");
         self.frames.borrow_mut().extend(found.iter().map(|text| serde_json::from_str(text).unwrap()));

@@ -32,6 +32,8 @@ struct Store {
     seen: BTreeSet<(UserId, NotificationId)>,
     published: Vec<String>,
     broken: bool,
+    /// The next read of a log panics.
+    bug: bool,
 }
 
 struct FakeTopic {
@@ -98,6 +100,18 @@ impl Fake {
     /// From now on every call fails, or none.
     pub(crate) fn set_broken(&self, broken: bool) {
         self.store().broken = broken;
+    }
+
+    /// The next read of a log panics.
+    pub(crate) fn break_next_read(&self) {
+        self.store().bug = true;
+    }
+
+    /// A read of a log, once the gate is open.
+    fn check_read(&self) -> Result<(), Problem> {
+        let bug = std::mem::take(&mut self.store().bug);
+        assert!(!bug, "as the test wants it");
+        self.check()
     }
 
     fn check(&self) -> Result<(), Problem> {

@@ -41,6 +41,8 @@ impl FakeWatch {
 pub(crate) enum FakeHint {
     Event(Arc<Event>),
     Head(Category, u64),
+    /// Whoever takes it panics.
+    Bug,
 }
 
 pub(crate) struct FakeHints {
@@ -53,6 +55,7 @@ impl Hints<Categories> for FakeHints {
         match self.hints.recv().await.ok()? {
             FakeHint::Event(event) => Some(Hint::Items(category(&event.category), vec![event])),
             FakeHint::Head(category, offset) => Some(Hint::Head(category, offset)),
+            FakeHint::Bug => panic!("as the test wants it"),
         }
     }
 

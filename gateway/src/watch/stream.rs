@@ -1,7 +1,8 @@
 //! The stream to one instance: opened, read, and opened again when it breaks.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use notifyx_chassis::grpc::MESSAGE_BYTES_MAX;
 use notifyx_mesh::{CallError, Mesh, Peer, Rpc};
 use notifyx_model::Category;
@@ -53,17 +54,7 @@ impl Stream {
         let mut told = false;
         while !self.hints.is_closed() {
             let began = Instant::now();
-            let why = match self.open(&peer).await {
-                Ok(replies) => {
-                    let open = Open::counted(&self.metrics.streams);
-                    tracing::info!(%address, "what fires at {address} is watched");
-                    told = false;
-                    let Some(why) = self.read(replies).await else { return };
-                    drop(open);
-                    why
-                }
-                Err(error) => error,
-            };
+            let Some(why) = unbroken(self.watch(&peer, &mut told)).await else { return };
             self.metrics.breaks.inc();
             if told {
                 tracing::debug!(%address, "{address} cannot be watched yet: {why}");
@@ -80,6 +71,19 @@ impl Stream {
         }
     }
 
+    /// Why it could not be opened, or ended; `None`: nobody wants hints any more.
+    async fn watch(&self, peer: &Peer, told: &mut bool) -> Option<CallError> {
+        let replies = match self.open(peer).await {
+            Ok(replies) => replies,
+            Err(error) => return Some(error),
+        };
+        let _open = Open::counted(&self.metrics.streams);
+        let address = &peer.address;
+        tracing::info!(%address, "what fires at {address} is watched");
+        *told = false;
+        self.read(replies).await
+    }
+
     async fn open(&self, peer: &Peer) -> Result<Streaming<wire::WatchReply>, CallError> {
         let watch = |line| {
             let requests = self.followed.changes().requests();
@@ -88,7 +92,7 @@ impl Stream {
         self.mesh.rpc_at(EVENTS, peer.instance, Rpc::new(), watch).await
     }
 
-    /// Why it ended; `None`: nobody wants hints any more.
+    /// As [`Stream::watch`].
     async fn read(&self, mut replies: Streaming<wire::WatchReply>) -> Option<CallError> {
         loop {
             let reply = match replies.message().await {
@@ -101,6 +105,12 @@ impl Stream {
             }
         }
     }
+}
+
+/// A stream that panics has broken off like any other, and is opened again.
+async fn unbroken(watching: impl Future<Output = Option<CallError>>) -> Option<CallError> {
+    let watched = AssertUnwindSafe(watching).catch_unwind().await;
+    watched.unwrap_or_else(|_| Some(CallError::Cut { service: EVENTS, why: "its reader panicked".to_owned() }))
 }
 
 /// What a reply tells the feed. A name that cannot be one is not one that was asked for.
@@ -119,5 +129,16 @@ fn hints(reply: wire::WatchReply) -> Vec<Hint<Categories>> {
             Vec::new()
         }
         None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_whose_reader_panics_is_one_that_broke_off() {
+        let why = unbroken(async { panic!("a bug") }).await;
+        assert!(matches!(why, Some(CallError::Cut { service: EVENTS, .. })), "{why:?}");
     }
 }

@@ -113,6 +113,13 @@ impl Worker {
         }
     }
 
+    /// All at once, whatever they await.
+    pub(super) fn end_all(&self, ending: Ending) {
+        for (_, socket) in self.sockets.borrow().iter() {
+            socket.outlet.end(ending);
+        }
+    }
+
     /// Ends what is silent or over, and forgets streams that nobody came back to.
     pub(super) async fn sweep(&self) {
         let (now, time) = (Instant::now(), self.clock.now());

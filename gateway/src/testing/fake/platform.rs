@@ -82,7 +82,7 @@ impl Platform for Fake {
 
     async fn log(&self, topic_id: TopicId, after: u64, limit: u32) -> Result<Log, Problem> {
         self.logs.pass().await;
-        self.check()?;
+        self.check_read()?;
         let store = self.store();
         let found = store.topics.values().find(|t| t.id == topic_id).unwrap();
         let kept = found.log.iter().filter(|n| n.offset > after.max(found.trimmed));
@@ -112,7 +112,7 @@ impl Platform for Fake {
 
     async fn events(&self, name: &Category, after: u64, limit: u32) -> Result<EventLog, Problem> {
         self.logs.pass().await;
-        self.check()?;
+        self.check_read()?;
         let store = self.store();
         let Some(found) = store.categories.get(name) else {
             return Ok(EventLog { events: vec![], offset: 0, trimmed: 0 });
