@@ -107,6 +107,7 @@ impl<S: Source> Entered<S> {
         let position = after.unwrap_or(head);
         let mut catch_up = CatchUp::<S> { name, id, user, audience, position, up_to: covered.max(head) };
         let mut first = catch_up.read(desk).await?;
+        first.all_after(head)?;
         if recovered && first.trimmed > position {
             // History was trimmed between the two reads.
             recovered = false;

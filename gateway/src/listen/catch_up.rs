@@ -29,6 +29,8 @@ const ROUNDS_MAX: usize = 64;
 enum Lost {
     #[error("the log ends at {reached}, before {expected}")]
     LogTooShort { reached: u64, expected: u64 },
+    #[error("what came after {after} is gone up to {trimmed}")]
+    Trimmed { after: u64, trimmed: u64 },
     #[error("the stream has begun anew")]
     BegunAnew,
 }
@@ -37,13 +39,14 @@ impl Fault for Lost {
     fn kind(&self) -> Kind {
         match self {
             Self::LogTooShort { .. } => Kind::Internal,
-            Self::BegunAnew => Kind::Unavailable,
+            Self::Trimmed { .. } | Self::BegunAnew => Kind::Unavailable,
         }
     }
 
     fn code(&self) -> &'static str {
         match self {
             Self::LogTooShort { .. } => "internal",
+            Self::Trimmed { .. } => "history_trimmed",
             Self::BegunAnew => "stream_begun_anew",
         }
     }
@@ -67,6 +70,14 @@ pub(super) struct Missed {
 }
 
 impl Missed {
+    /// An error where some of what came after `offset` is gone.
+    pub(super) fn all_after(&self, offset: u64) -> Result<(), Problem> {
+        if self.trimmed > offset {
+            return Err(reply::problem(&Lost::Trimmed { after: offset, trimmed: self.trimmed }));
+        }
+        Ok(())
+    }
+
     /// Leaves out what is not after `offset`.
     pub(super) fn skip(&mut self, offset: u64) {
         self.dispatches.retain(|dispatch| dispatch.offset() > offset);
@@ -74,6 +85,14 @@ impl Missed {
 }
 
 impl<S: Source> CatchUp<S> {
+    /// Reads on. History that is trimmed between two pages was promised.
+    async fn read_on(&mut self, desk: &Desk) -> Result<Missed, Problem> {
+        let after = self.position;
+        let page = self.read(desk).await?;
+        page.all_after(after)?;
+        Ok(page)
+    }
+
     /// Reads the next page and moves on behind it. Nothing lacking, nothing read.
     pub(super) async fn read(&mut self, desk: &Desk) -> Result<Missed, Problem> {
         if self.position >= self.up_to {
@@ -109,14 +128,14 @@ impl<S: Source> CatchUp<S> {
                 if self.position >= self.up_to {
                     break;
                 }
-                page = self.read(desk).await?;
+                page = self.read_on(desk).await?;
             }
             match seat.go_live(self.up_to) {
                 Ok(()) => return Ok(seat),
                 Err(NotLive::Behind(handed)) => self.up_to = self.up_to.max(handed),
                 Err(NotLive::BegunAnew) => return Err(reply::problem(&Lost::BegunAnew)),
             }
-            page = self.read(desk).await?;
+            page = self.read_on(desk).await?;
         }
         self.audience.outlet().end(Ending::Slow);
         Ok(seat)

@@ -73,6 +73,28 @@ async fn a_late_burst_does_not_begin_a_stream_that_nobody_could_begin() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn history_that_is_trimmed_while_it_is_read_is_not_left_out_in_silence() {
+    Node::run(async |node| {
+        for _ in 1..=150 {
+            node.platform.append("t", "1");
+        }
+        let client = node.client();
+        // The first page of a hundred waits until the client takes it.
+        client.outlet.queued.set(usize::MAX);
+        ask(&client, &json!({ "last_offset": 0 }));
+        assert_eq!(answer(&client).await, json!({ "offset": 150, "recovered": true }));
+        node.platform.trim_events("t", 120);
+        client.outlet.queued.set(0);
+        client.outlet.drained.notify_waiters();
+        assert_eq!(client.offsets_of("event", 100).await, (1..=100).collect::<Vec<u64>>());
+        assert_eq!(client.next().await[3], "phx_error");
+        ask(&client, &json!({ "last_offset": 100 }));
+        assert_eq!(answer(&client).await, json!({ "offset": 150, "recovered": false }));
+    })
+    .await;
+}
+
 // A store that was put back to an older state.
 
 #[tokio::test(start_paused = true)]
