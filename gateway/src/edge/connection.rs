@@ -12,7 +12,7 @@ use notifyx_wire::websocket::{Event, Reader, Violation, pong};
 
 use super::{Thread, listener::Listener, socket::Socket};
 use crate::{
-    hub::{self, Admission, Ending, Outlet},
+    hub::{self, Ending, Outlet},
     session::Session,
 };
 
@@ -22,8 +22,8 @@ pub(super) struct Connection {
     speaker: Speaker,
     reader: Reader,
     ended: bool,
-    /// Count the socket and keep it on its worker's list until the connection is gone: also one that is closing is swept.
-    _held: (hub::Connection, Admission),
+    /// Keeps the socket on its worker's list until the connection is gone: also one that is closing is swept.
+    _held: hub::Connection,
 }
 
 /// Who speaks over the connection.
@@ -58,12 +58,7 @@ impl Speaker {
 }
 
 impl Connection {
-    pub(super) fn new(
-        thread: Rc<Thread>,
-        socket: Rc<Socket>,
-        speaker: Speaker,
-        held: (hub::Connection, Admission),
-    ) -> Self {
+    pub(super) fn new(thread: Rc<Thread>, socket: Rc<Socket>, speaker: Speaker, held: hub::Connection) -> Self {
         Self { thread, socket, speaker, reader: Reader::default(), ended: false, _held: held }
     }
 

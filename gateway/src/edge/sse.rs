@@ -125,12 +125,12 @@ async fn open(thread: &Rc<Thread>, request: &HttpRequest) -> Result<HttpResponse
     let (Admitted { peer, category, from }, admission) = admit(thread, request).await?;
     let desk = &thread.desk;
     let ready = Ready::to(desk.clone(), category, from, (spool.clone(), Form::ServerSent)).await;
-    let held = match desk.worker.connect(&Arc::new(peer), spool.clone(), Weak::<Session>::new()) {
+    let held = match desk.worker.connect(admission, &Arc::new(peer), spool.clone(), Weak::<Session>::new()) {
         Ok(connection) => {
             if ready.is_err() {
                 spool.end(Ending::Unavailable);
             }
-            Some((ready.ok().map(Ready::begin), connection, admission))
+            Some((ready.ok().map(Ready::begin), connection))
         }
         Err(ending) => {
             spool.end(ending);
@@ -175,7 +175,7 @@ fn headers() -> HttpResponseBuilder {
 /// The body: what the spool has, for as long as the client is there.
 struct Stream {
     spool: Rc<Spool>,
-    _held: Option<(Option<Listener>, Connection, Admission)>,
+    _held: Option<(Option<Listener>, Connection)>,
 }
 
 impl MessageBody for Stream {

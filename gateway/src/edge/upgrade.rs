@@ -120,13 +120,13 @@ async fn open(
     let opened = match handshake.speaks {
         Speaks::Phoenix => {
             socket.send(&answer, 1);
-            Session::open(desk, peer, socket.clone())
+            Session::open(desk, (peer, admission), socket.clone())
                 .map(|(session, connection)| (Speaker::Phoenix(session), connection))
         }
         Speaks::Events { category, from } => {
             let ready = Ready::to(desk.clone(), category, from, (socket.clone(), Form::WebSocket)).await;
             socket.send(&answer, 1);
-            desk.worker.connect(&peer, socket.clone(), Weak::<Session>::new()).map(|connection| {
+            desk.worker.connect(admission, &peer, socket.clone(), Weak::<Session>::new()).map(|connection| {
                 if ready.is_err() {
                     socket.end(Ending::Unavailable);
                 }
@@ -136,7 +136,7 @@ async fn open(
     };
     match opened {
         Ok((speaker, connection)) => {
-            let connection = Connection::new(thread, socket, speaker, (connection, admission));
+            let connection = Connection::new(thread, socket, speaker, connection);
             tokio::task::spawn_local(connection.run(read));
         }
         // Ended before it began: the close frame fits into an empty socket buffer.

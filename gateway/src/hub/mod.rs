@@ -18,7 +18,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -80,6 +80,8 @@ struct Shared {
     watched: Mutex<HashMap<UserId, usize>>,
     sockets: counts::Sender<usize>,
     draining: AtomicBool,
+    /// How often all sockets were made to prove themselves anew.
+    doubts: AtomicU64,
     metrics: Metrics,
 }
 
@@ -90,6 +92,7 @@ impl Hub {
             watched: Mutex::default(),
             sockets: counts::Sender::new(0),
             draining: AtomicBool::new(false),
+            doubts: AtomicU64::new(0),
             metrics,
         }))
     }
@@ -99,8 +102,9 @@ impl Hub {
         self.tell_all(&ToWorker::Revoked(revocation.clone())).await;
     }
 
-    /// Ends all sockets with 1012 and admits them anew: each has to prove itself again.
+    /// Ends all sockets with 1012 and admits them anew: each has to prove itself again, also who is shaking hands now.
     pub(crate) async fn reconnect_all(&self) {
+        self.doubt();
         self.tell_all(&ToWorker::Drain).await;
     }
 
@@ -165,8 +169,17 @@ impl Hub {
         });
         admitted.then(|| {
             self.0.metrics.sockets.inc();
-            Admission(self.clone())
+            Admission { hub: self.clone(), doubts: self.doubts() }
         })
+    }
+
+    /// Revocations may be lost: no handshake that is under way is good any more.
+    fn doubt(&self) {
+        self.0.doubts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn doubts(&self) -> u64 {
+        self.0.doubts.load(Ordering::SeqCst)
     }
 
     /// Opens a line to a worker thread.
@@ -238,13 +251,24 @@ impl WorkerLine {
     }
 }
 
-/// A socket that counts.
+/// A socket that counts, from before its credentials are checked.
 #[derive(Debug)]
-pub(crate) struct Admission(Hub);
+pub(crate) struct Admission {
+    hub: Hub,
+    /// As many as there had been then.
+    doubts: u64,
+}
+
+impl Admission {
+    /// Its credentials were found good before all were doubted.
+    fn is_doubted(&self) -> bool {
+        self.doubts != self.hub.doubts()
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.0.metrics.sockets.dec();
-        self.0.0.sockets.send_modify(|count| *count -= 1);
+        self.hub.0.metrics.sockets.dec();
+        self.hub.0.sockets.send_modify(|count| *count -= 1);
     }
 }

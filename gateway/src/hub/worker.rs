@@ -111,6 +111,7 @@ impl Worker {
 
     /// Nobody knows who was given what was under way: who is here comes back, and asks what it lacks.
     fn begin_all_anew(&self) {
+        self.hub.doubt();
         let streams: Vec<StreamName> = self.streams.borrow().keys().cloned().collect();
         streams.iter().for_each(|name| self.begin_anew(name));
         self.end_all(Ending::Unavailable);

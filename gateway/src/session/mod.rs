@@ -32,7 +32,7 @@ use serde_json::json;
 
 use crate::{
     desk::Desk,
-    hub::{Connection, Ending, Listener, Outlet},
+    hub::{Admission, Connection, Ending, Listener, Outlet},
     platform::{NewPublish, Peer, SocketUser},
 };
 use channel::{Channel, Kind, Load, Share, Stage, Waiting};
@@ -66,12 +66,12 @@ impl Session {
     /// Registers the client, for as long as the connection is held. An error is the reason to end it at once.
     pub(crate) fn open(
         desk: Rc<Desk>,
-        peer: Arc<Peer>,
+        (peer, admission): (Arc<Peer>, Admission),
         outlet: Rc<dyn Outlet>,
     ) -> Result<(Rc<Self>, Connection), Ending> {
         let session = Rc::new(Self { desk, peer, outlet, channels: RefCell::default(), load: Rc::default() });
         let listener: Weak<Self> = Rc::downgrade(&session);
-        let connection = session.desk.worker.connect(&session.peer, session.outlet.clone(), listener)?;
+        let connection = session.desk.worker.connect(admission, &session.peer, session.outlet.clone(), listener)?;
         Ok((session, connection))
     }
 

@@ -33,7 +33,8 @@ impl Client {
     pub(super) fn open(desk: &Rc<Desk>, peer: Peer) -> Self {
         let outlet = Rc::new(Probe::default());
         let user = peer.owner().unwrap_or_else(|| UserId::new(&Clock::system()));
-        let (session, connection) = Session::open(desk.clone(), Arc::new(peer), outlet.clone()).unwrap();
+        let admission = desk.worker.hub.admit(usize::MAX).expect("there is room");
+        let (session, connection) = Session::open(desk.clone(), (Arc::new(peer), admission), outlet.clone()).unwrap();
         Self { user, session, outlet, _connection: connection }
     }
 

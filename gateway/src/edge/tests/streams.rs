@@ -390,7 +390,7 @@ async fn who_listens_to_a_stream_that_begins_anew_is_told_to_come_back() {
     sent.begins().await;
     // One whose handshake is under way: it is welcomed before it is ended.
     gateway.platform.joins.close();
-    let (late, ()) = tokio::join!(gateway.plain("orders?from=7"), async {
+    let (mut late, ()) = tokio::join!(gateway.plain("orders?from=7"), async {
         gateway.platform.joins.has_waiting(1).await;
         for worker in 0..2 {
             let stream = StreamName::Category(testing::category("orders"));
@@ -400,8 +400,33 @@ async fn who_listens_to_a_stream_that_begins_anew_is_told_to_come_back() {
         sent.ends().await;
         gateway.platform.joins.open();
     });
-    let mut late = late;
     assert_eq!(late.close_code().await, 1013);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shakes_hands_while_all_must_prove_themselves_anew_must_too() {
+    let gateway = Gateway::start();
+    let mut open = gateway.plain("orders").await;
+    // Their credentials were found good; where the stream stands is not known yet.
+    gateway.platform.joins.close();
+    let (mut peer, (), ()) = tokio::join!(
+        gateway.plain("orders?from=7"),
+        async {
+            let mut sent = gateway.stream("orders?from=7", "").await;
+            sent.begins().await;
+            sent.ends().await;
+        },
+        async {
+            gateway.platform.joins.has_waiting(2).await;
+            gateway.hub.reconnect_all().await;
+            assert_eq!(open.close_code().await, 1012);
+            gateway.platform.joins.open();
+        }
+    );
+    assert_eq!(peer.close_code().await, 1012);
+    let mut again = gateway.plain("orders").await;
+    gateway.platform.fire("orders", "1");
+    assert_eq!(again.counted().await, [1, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{SERVED_AT_ONCE, Worker};
 use crate::{
-    hub::{Ending, Listener, Outlet},
+    hub::{Admission, Ending, Listener, Outlet},
     platform::Peer,
 };
 
@@ -32,14 +32,15 @@ pub(super) struct Socket {
 }
 
 impl Worker {
-    /// Registers an open socket, unless what it was opened with was revoked while it shook hands.
+    /// Registers an open socket, unless what it was opened with was revoked while it shook hands, or may have been.
     pub(crate) fn connect(
         self: &Rc<Self>,
+        admission: Admission,
         peer: &Arc<Peer>,
         outlet: Rc<dyn Outlet>,
         listener: Weak<dyn Listener>,
     ) -> Result<Connection, Ending> {
-        if self.hub.is_draining() {
+        if self.hub.is_draining() || admission.is_doubted() {
             return Err(Ending::Drain);
         }
         if self.revoked.borrow().iter().any(|(_, revocation)| concerns(revocation, peer)) {
@@ -50,7 +51,7 @@ impl Worker {
         if let Some(owner) = owner {
             self.people.borrow_mut().entry(owner).or_default().sockets.push(key);
         }
-        Ok(Connection { worker: self.clone(), key, owner })
+        Ok(Connection { worker: self.clone(), key, owner, _admission: admission })
     }
 
     fn disconnect(&self, key: usize, owner: Option<UserId>) {
@@ -157,11 +158,12 @@ fn concerns(revocation: &Revocation, peer: &Peer) -> bool {
         && (revocation.token_hash.is_none() || revocation.token_hash == peer.token_hash())
 }
 
-/// A registered socket; dropping it takes it off the list.
+/// A registered socket; dropping it takes it off the list, and it counts no longer.
 pub(crate) struct Connection {
     worker: Rc<Worker>,
     key: usize,
     owner: Option<UserId>,
+    _admission: Admission,
 }
 
 impl Drop for Connection {
