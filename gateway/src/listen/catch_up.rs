@@ -9,7 +9,7 @@ use notifyx_wire::rest::Problem;
 use crate::{
     desk::Desk,
     feed::{Item, Source},
-    hub::{Audience, Dispatch, Ending, NotLive, Run, Seat},
+    hub::{Audience, Dispatch, Ending, NotLive, Outlet, Run, Seat},
 };
 
 /// Messages per read: 6 MB of the largest notifications.
@@ -18,8 +18,12 @@ const READ_MAX: u32 = 100;
 /// More is not sent while this much waits, so that a client that reads at all is not taken for one that does not.
 const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// A client that does not take what waits in this time does not read.
+/// A client that takes nothing of what waits in this time does not read.
 const TAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// And so does one that takes less. Whoever takes as much gets past the largest event, slow as it may be: a page of 4 MiB, which is
+/// held meanwhile, takes such a client under three hours.
+const TAKE_MIN: usize = 4 * 1024;
 
 /// Rounds of reading on after too much came meanwhile. Who is not up to date then reads slower than is published.
 const ROUNDS_MAX: usize = 64;
@@ -145,9 +149,7 @@ impl<S: Source> CatchUp<S> {
     async fn send(&self, desk: &Desk, is_over: &impl Fn() -> bool, page: &Missed) -> bool {
         let outlet = self.audience.outlet();
         for run in Run::cut(&page.dispatches) {
-            if outlet.queued_bytes() > AHEAD_BYTES_MAX
-                && tokio::time::timeout(TAKE_DEADLINE, outlet.drained()).await.is_err()
-            {
+            if outlet.queued_bytes() > AHEAD_BYTES_MAX && !is_taken(outlet).await {
                 outlet.end(Ending::Slow);
             }
             if is_over() || !outlet.is_open() {
@@ -158,4 +160,16 @@ impl<S: Source> CatchUp<S> {
         }
         true
     }
+}
+
+/// Waits until all that waits is taken; false where the client does not read.
+async fn is_taken(outlet: &dyn Outlet) -> bool {
+    let mut waits = outlet.queued_bytes();
+    while tokio::time::timeout(TAKE_DEADLINE, outlet.drained()).await.is_err() {
+        let before = std::mem::replace(&mut waits, outlet.queued_bytes());
+        if before.saturating_sub(waits) < TAKE_MIN {
+            return false;
+        }
+    }
+    true
 }

@@ -95,6 +95,31 @@ async fn history_that_is_trimmed_while_it_is_read_is_not_left_out_in_silence() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_little_at_a_time_is_brought_up_to_date_and_one_that_takes_next_to_nothing_is_not() {
+    Node::run(async |node| {
+        node.platform.append("t", "1");
+        for (taken, past) in [(8 * 1024, true), (100, false)] {
+            let client = node.client();
+            client.outlet.queued.set(256 * 1024);
+            ask(&client, &json!({ "last_offset": 0 }));
+            answer(&client).await;
+            let outlet = &client.outlet;
+            while outlet.queued.get() > taken && outlet.ended.get().is_none() {
+                sleep(Duration::from_secs(9)).await;
+                outlet.queued.set(outlet.queued.get() - taken);
+            }
+            assert_eq!(outlet.ended.get(), (!past).then_some(Ending::Slow));
+            if past {
+                outlet.queued.set(0);
+                outlet.drained.notify_waiters();
+                assert_eq!(client.offsets_of("event", 1).await, [1]);
+            }
+        }
+    })
+    .await;
+}
+
 // A store that was put back to an older state.
 
 #[tokio::test(start_paused = true)]
