@@ -124,8 +124,9 @@ impl<S: Source, H: Hints<S>> Feed<S, H> {
         }
         let delivered = self.advance(name).await;
         self.metrics.gaps_filled.inc_by(delivered.min(read) as u64);
-        if delivered == 0 {
-            // Nothing moved: do not ask in a circle.
+        let lacking = self.streams.get(name).and_then(|followed| followed.order.lacking());
+        if lacking == Some(offset) {
+            // It was not there: do not ask in a circle.
             self.postpone(name, READ_AGAIN);
         } else if reached < page.head {
             // It was not the last page: what is missing is no hint that is late.

@@ -110,6 +110,7 @@ for_both!(
     what_comes_between_follow_and_start_is_kept,
     a_second_worker_is_told_where_delivery_stands,
     a_store_that_is_away_delays_and_loses_nothing,
+    a_gap_that_opens_while_another_is_read_waits_no_longer_than_any,
     a_read_that_panics_is_tried_again,
     trimmed_history_does_not_hold_up_what_follows,
     a_log_that_was_put_back_is_begun_anew,
@@ -260,6 +261,26 @@ async fn a_store_that_is_away_delays_and_loses_nothing<K: Kind>() {
     assert!(setup.metrics().failures.get() > 0);
     setup.platform.set_broken(false);
     assert_eq!(offsets(&mut line, 2).await, [1, 2]);
+}
+
+async fn a_gap_that_opens_while_another_is_read_waits_no_longer_than_any<K: Kind>() {
+    let setup = Setup::<K>::new();
+    let (mut line, _) = setup.worker(0).await;
+    let committed = setup.commit(2);
+    setup.platform.logs.close();
+    K::hint(&setup.platform, committed[1].clone());
+    setup.platform.logs.has_waiting(1).await;
+    // What is being read comes by itself, and then something is lacking that the read does not find yet.
+    K::hint(&setup.platform, committed[0].clone());
+    assert_eq!(offsets(&mut line, 2).await, [1, 2]);
+    K::hint(&setup.platform, setup.commit(2).remove(1));
+    K::put_back(&setup.platform, 2);
+    let before = Instant::now();
+    setup.platform.logs.open();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    setup.commit(2);
+    assert_eq!(offsets(&mut line, 2).await, [3, 4]);
+    assert!(before.elapsed() < GAP_WAIT * 2, "{:?}", before.elapsed());
 }
 
 async fn a_read_that_panics_is_tried_again<K: Kind>() {
