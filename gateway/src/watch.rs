@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinHandle, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     backends::EVENTS,
@@ -72,11 +72,11 @@ impl Hints<Categories> for Watch {
     }
 }
 
-/// The task that keeps a stream to every instance.
+/// The task that keeps a stream to every instance; it ends with this.
 #[derive(Debug)]
 pub(crate) struct Watching {
     task: JoinHandle<()>,
-    stop: CancellationToken,
+    stop: DropGuard,
 }
 
 impl Watching {
@@ -85,12 +85,12 @@ impl Watching {
         let (followed, stop) = (Arc::<Followed>::default(), CancellationToken::new());
         let stream = Stream { mesh: mesh.clone(), followed: followed.clone(), hints: sender, metrics };
         let task = runtime.spawn(keep(stream, stop.clone()));
-        (Self { task, stop }, Watch { followed, hints })
+        (Self { task, stop: stop.drop_guard() }, Watch { followed, hints })
     }
 
     /// The feed has stopped.
     pub(crate) async fn stop(self) {
-        self.stop.cancel();
+        drop(self.stop);
         // It ends within a step; that it panicked was logged when it did.
         let _ = self.task.await;
     }

@@ -2,13 +2,14 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use notifyx_chassis::grpc::MESSAGE_BYTES_MAX;
 use notifyx_mesh::{CallError, Mesh, Peer, Rpc};
 use notifyx_model::Category;
 use notifyx_wire::grpc::events::{self as wire, events_client::EventsClient, watch_reply::News};
 use prometheus::IntGauge;
 use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::{Metrics, followed::Followed};
@@ -73,7 +74,10 @@ impl Stream {
 
     /// Why it could not be opened, or ended; `None`: nobody wants hints any more.
     async fn watch(&self, peer: &Peer, told: &mut bool) -> Option<CallError> {
-        let replies = match self.open(peer).await {
+        // Not to be read any more is not enough: the instance goes on as long as it may be asked for something.
+        let asking = CancellationToken::new();
+        let _ends = asking.clone().drop_guard();
+        let replies = match self.open(peer, asking).await {
             Ok(replies) => replies,
             Err(error) => return Some(error),
         };
@@ -84,9 +88,9 @@ impl Stream {
         self.read(replies).await
     }
 
-    async fn open(&self, peer: &Peer) -> Result<Streaming<wire::WatchReply>, CallError> {
+    async fn open(&self, peer: &Peer, asking: CancellationToken) -> Result<Streaming<wire::WatchReply>, CallError> {
         let watch = |line| {
-            let requests = self.followed.changes().requests();
+            let requests = self.followed.changes().requests().take_until(asking.clone().cancelled_owned());
             async move { EventsClient::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX).watch(requests).await }
         };
         self.mesh.rpc_at(EVENTS, peer.instance, Rpc::new(), watch).await

@@ -199,6 +199,16 @@ async fn a_stream_that_breaks_is_opened_again_and_told_all_that_is_followed() {
 }
 
 #[tokio::test]
+async fn who_breaks_off_without_a_word_leaves_no_stream_behind() {
+    let (service, mut streams) = service().await;
+    let (watching, _watch, _) = watch(&[&service]);
+    let mut stream = next(&mut streams).await;
+    drop(watching);
+    let said = timeout(PATIENCE, stream.asked.message()).await.expect("the stream ends");
+    assert!(!matches!(said, Ok(Some(_))), "nothing was asked");
+}
+
+#[tokio::test]
 async fn what_cannot_be_meant_harms_nothing() {
     let (service, mut streams) = service().await;
     let (_watching, mut watch, metrics) = watch(&[&service]);
