@@ -61,8 +61,8 @@ pub(super) enum Refusal {
     Category(Invalid),
     #[error("category is not UTF-8")]
     CategoryNotUtf8,
-    #[error("{what} is `{text}`, not an offset: send the last one you have, or none")]
-    From { what: &'static str, text: String },
+    #[error("`from` is `{0}`, not an offset: send the last one you have, or none")]
+    From(String),
     #[error("this is not a WebSocket handshake: {0}")]
     NotWebSocket(String),
     #[error("only version 2 of the Phoenix serializer is spoken: connect with `vsn=2.0.0`")]
@@ -91,7 +91,7 @@ impl Fault for Refusal {
     fn kind(&self) -> Kind {
         match self {
             Self::Path => Kind::NotFound,
-            Self::NotWebSocket(_) | Self::Category(_) | Self::CategoryNotUtf8 | Self::From { .. } => Kind::Invalid,
+            Self::NotWebSocket(_) | Self::Category(_) | Self::CategoryNotUtf8 | Self::From(_) => Kind::Invalid,
             Self::NoToken => Kind::Unauthenticated,
             Self::Denied(denied) => denied.kind(),
             Self::Barred(barred) => barred.kind(),
@@ -104,7 +104,7 @@ impl Fault for Refusal {
         match self {
             Self::Path => "route_not_found",
             Self::Category(_) | Self::CategoryNotUtf8 => "category_invalid",
-            Self::From { .. } => "from_invalid",
+            Self::From(_) => "from_invalid",
             Self::Denied(denied) => denied.code(),
             Self::Barred(barred) => barred.code(),
             Self::NotWebSocket(_) => "handshake_invalid",
