@@ -13,7 +13,7 @@ use notifyx_model::{Category, InstanceId};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::{
     runtime::Handle,
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{AbortHandle, JoinHandle, JoinSet},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,9 +25,14 @@ use crate::{
 use followed::Followed;
 use stream::Stream;
 
-/// Hints that may wait for the feed, each of up to 4 MiB but most of some kB. When they do, a stream is not read; what its instance does
-/// not keep that long it tells as heads.
+/// Hints that may wait for the feed. When they do, a stream is not read; what its instance does not keep that long it tells as heads.
 const HINTS_MAX: usize = 64;
+
+/// What they may weigh together: a few of the largest, of 4 MiB each. Most have some kB.
+const HINTS_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// A hint that waits, and its share of what may.
+type Waiting = (Hint<Categories>, OwnedSemaphorePermit);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -55,12 +60,12 @@ impl Metrics {
 #[derive(Debug)]
 pub(crate) struct Watch {
     followed: Arc<Followed>,
-    hints: mpsc::Receiver<Hint<Categories>>,
+    hints: mpsc::Receiver<Waiting>,
 }
 
 impl Hints<Categories> for Watch {
     async fn next(&mut self) -> Option<Hint<Categories>> {
-        self.hints.recv().await
+        self.hints.recv().await.map(|(hint, _)| hint)
     }
 
     fn follow(&mut self, name: &Category) {
@@ -83,7 +88,8 @@ impl Watching {
     pub(crate) fn start(mesh: &Mesh, metrics: Metrics, runtime: &Handle) -> (Self, Watch) {
         let (sender, hints) = mpsc::channel(HINTS_MAX);
         let (followed, stop) = (Arc::<Followed>::default(), CancellationToken::new());
-        let stream = Stream { mesh: mesh.clone(), followed: followed.clone(), hints: sender, metrics };
+        let room = Arc::new(Semaphore::new(HINTS_BYTES_MAX as usize));
+        let stream = Stream { mesh: mesh.clone(), followed: followed.clone(), hints: sender, room, metrics };
         let task = runtime.spawn(keep(stream, stop.clone()));
         (Self { task, stop: stop.drop_guard() }, Watch { followed, hints })
     }

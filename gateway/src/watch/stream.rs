@@ -8,14 +8,17 @@ use notifyx_mesh::{CallError, Mesh, Peer, Rpc};
 use notifyx_model::Category;
 use notifyx_wire::grpc::events::{self as wire, events_client::EventsClient, watch_reply::News};
 use prometheus::IntGauge;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{Metrics, followed::Followed};
+use super::{HINTS_BYTES_MAX, Metrics, Waiting, followed::Followed};
 use crate::{
     backends::EVENTS,
-    feed::{Categories, Hint},
+    feed::{Categories, Hint, Item},
 };
 
 /// Before a stream is opened again: less than a glance, so that a restart is not felt; and at most so long that a service that is away is
@@ -27,7 +30,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Stream {
     pub(super) mesh: Mesh,
     pub(super) followed: Arc<Followed>,
-    pub(super) hints: mpsc::Sender<Hint<Categories>>,
+    pub(super) hints: mpsc::Sender<Waiting>,
+    /// For what the hints weigh that wait.
+    pub(super) room: Arc<Semaphore>,
     pub(super) metrics: Metrics,
 }
 
@@ -105,9 +110,15 @@ impl Stream {
                 Err(status) => return Some(CallError::of_stream(EVENTS, &status)),
             };
             for hint in hints(reply) {
-                self.hints.send(hint).await.ok()?;
+                self.hand_on(hint).await?;
             }
         }
+    }
+
+    /// Waits until there is room for it; `None`: nobody wants it.
+    async fn hand_on(&self, hint: Hint<Categories>) -> Option<()> {
+        let room = self.room.clone().acquire_many_owned(weight(&hint)).await.ok()?;
+        self.hints.send((hint, room)).await.ok()
     }
 }
 
@@ -115,6 +126,15 @@ impl Stream {
 async fn unbroken(watching: impl Future<Output = Option<CallError>>) -> Option<CallError> {
     let watched = AssertUnwindSafe(watching).catch_unwind().await;
     watched.unwrap_or_else(|_| Some(CallError::Cut { service: EVENTS, why: "its reader panicked".to_owned() }))
+}
+
+/// One that is heavier than all that may wait waits alone.
+fn weight(hint: &Hint<Categories>) -> u32 {
+    let bytes = match hint {
+        Hint::Items(_, events) => events.iter().map(|event| event.bytes()).sum(),
+        Hint::Head(..) => 0,
+    };
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(HINTS_BYTES_MAX)
 }
 
 /// What a reply tells the feed. A name that cannot be one is not one that was asked for.
@@ -138,7 +158,49 @@ fn hints(reply: wire::WatchReply) -> Vec<Hint<Categories>> {
 
 #[cfg(test)]
 mod tests {
+    use notifyx_mesh::MeshConfig;
+    use notifyx_model::{Clock, Secret};
+    use prometheus::Registry;
+    use tokio::task::unconstrained;
+
     use super::*;
+    use crate::{testing, watch::HINTS_MAX};
+
+    /// A hint of an event of 2 MiB.
+    fn heavy() -> Hint<Categories> {
+        let event = wire::Event { data: vec![b'1'; 2 * 1024 * 1024].into(), ..testing::event("a", 1) };
+        Hint::Items(testing::category("a"), vec![Arc::new(event)])
+    }
+
+    #[tokio::test]
+    async fn hints_wait_for_the_feed_as_long_as_they_are_neither_too_many_nor_too_heavy() {
+        let registry = Registry::new();
+        let (sender, mut hints) = mpsc::channel(HINTS_MAX);
+        let stream = Stream {
+            mesh: Mesh::fixed(&MeshConfig::default(), &[], Secret::new("secret"), Clock::system(), &registry),
+            followed: Arc::default(),
+            hints: sender,
+            room: Arc::new(Semaphore::new(HINTS_BYTES_MAX as usize)),
+            metrics: Metrics::new(&registry),
+        };
+        // The test takes no turns.
+        let waits = |hint| unconstrained(stream.hand_on(hint)).now_or_never().is_none();
+        let mut heavy_ones = 0;
+        while !waits(heavy()) {
+            heavy_ones += 1;
+        }
+        assert_eq!(heavy_ones, 7, "with what each weighs beside its data");
+        drop(hints.recv().await);
+        assert!(!waits(heavy()), "what is taken makes room");
+        while hints.try_recv().is_ok() {}
+        let light = || Hint::Head(testing::category("a"), 1);
+        for _ in 0..HINTS_MAX {
+            assert!(!waits(light()));
+        }
+        assert!(waits(light()));
+        drop(hints);
+        assert_eq!(stream.hand_on(heavy()).await, None);
+    }
 
     #[tokio::test]
     async fn a_stream_whose_reader_panics_is_one_that_broke_off() {
