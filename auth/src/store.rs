@@ -10,7 +10,7 @@ mod sqlite;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use notifyx_database::{Database, Error, Migrations};
+use notifyx_database::{Database, Error, Migrations, column::stored};
 use notifyx_model::{Email, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::{Identity, Revocation, Revocations, User};
 use uuid::Uuid;
@@ -112,26 +112,17 @@ fn revocations(rows: Vec<LogRow>) -> Result<Revocations, Error> {
     Ok(answer)
 }
 
-fn hash(stored: Vec<u8>) -> Result<TokenHash, Error> {
-    stored.try_into().map(TokenHash).map_err(|bytes: Vec<u8>| broken(format!("a hash of {} bytes", bytes.len())))
+fn hash(bytes: Vec<u8>) -> Result<TokenHash, Error> {
+    let whole = bytes.try_into().map(TokenHash);
+    stored("hash of a token", whole.map_err(|bytes: Vec<u8>| format!("it has {} bytes", bytes.len())))
 }
 
-fn email_of(stored: &str) -> Result<Email, Error> {
-    Email::parse(stored).map_err(broken)
+fn email_of(text: &str) -> Result<Email, Error> {
+    stored("e-mail address", Email::parse(text))
 }
 
-fn number(stored: i64) -> Result<u64, Error> {
-    u64::try_from(stored).map_err(broken)
-}
-
-/// What this service wrote does not read back.
-fn broken(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    sqlx::Error::Decode(why.into()).into()
-}
-
-/// A number that no log reaches is above every number that it holds.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+fn number(column: i64) -> Result<u64, Error> {
+    stored("number of a revocation", u64::try_from(column))
 }
 
 #[cfg(test)]

@@ -25,9 +25,6 @@ pub enum Error {
     Transaction(#[from] Refusal),
     #[error(transparent)]
     Database(#[from] notifyx_database::Error),
-    /// The store holds what this binary never wrote.
-    #[error("a stored transaction is not valid: {0}")]
-    Stored(String),
 }
 
 /// Statements fail as [`sqlx::Error`]; what a caller can do about it is the database's to say.
@@ -47,7 +44,6 @@ impl Fault for Error {
             Self::NoRequestId => Kind::Invalid,
             Self::Transaction(refusal) => refusal.kind(),
             Self::Database(error) => error.kind(),
-            Self::Stored(_) => Kind::Internal,
         }
     }
 
@@ -61,7 +57,6 @@ impl Fault for Error {
             Self::NoRequestId => "request_id_missing",
             Self::Transaction(refusal) => refusal.code(),
             Self::Database(error) => error.code(),
-            Self::Stored(_) => "stored_invalid",
         }
     }
 
@@ -74,8 +69,7 @@ impl Fault for Error {
             | Self::TopicNotFound(_)
             | Self::BatchTooLarge(_)
             | Self::NoRequestId
-            | Self::Transaction(_)
-            | Self::Stored(_) => None,
+            | Self::Transaction(_) => None,
         }
     }
 }

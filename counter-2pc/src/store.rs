@@ -19,7 +19,10 @@ use notifyx_commit::{
     RequestHash,
     participant::{Asker, Judge, Refusal, Row},
 };
-use notifyx_database::{Database, Migrations};
+use notifyx_database::{
+    Database, Migrations,
+    column::{stored, unsigned},
+};
 use notifyx_model::{Gid, Timestamp, TopicId, UserId};
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -149,12 +152,11 @@ use columns;
 
 impl PtxnRow {
     fn judged(&self) -> Result<Row, Error> {
-        let invalid = |why: &dyn std::fmt::Display| Error::Stored(format!("{}: {why}", self.gid));
         Ok(Row {
-            origin: self.origin.parse().map_err(|error| invalid(&error))?,
+            origin: stored("origin", self.origin.parse())?,
             user_id: UserId::from_uuid(self.user_id),
-            state: self.state.parse().map_err(|error| invalid(&error))?,
-            request: RequestHash::from_slice(&self.req_hash).ok_or_else(|| invalid(&"a hash of another length"))?,
+            state: stored("transaction state", self.state.parse())?,
+            request: stored("request hash", RequestHash::from_slice(&self.req_hash).ok_or("not 32 bytes"))?,
             prepared_at: Timestamp::from_micros(self.prepared_at),
             expired: self.expired,
         })
@@ -180,12 +182,5 @@ fn totals<'a>(rows: impl Iterator<Item = &'a PtxnRow>) -> BTreeMap<(&'static str
 }
 
 fn count((committed, prepared): (i64, i64)) -> Count {
-    let unsigned = |stored: i64| u64::try_from(stored).unwrap_or(0);
     Count { committed: unsigned(committed), prepared: unsigned(prepared) }
-}
-
-/// No id of version 7 that was made at this moment or later sorts before this one.
-fn first_id_at(at: Timestamp) -> Uuid {
-    let millis = u128::try_from(at.as_micros() / 1_000).unwrap_or(0);
-    Uuid::from_u128(millis << 80)
 }

@@ -40,9 +40,6 @@ pub enum Error {
     BeyondHead { position: u64, head: u64 },
     #[error("the store did not answer in time")]
     Silent,
-    /// The store holds what this binary never wrote.
-    #[error("a stored {what} is not valid: {why}")]
-    Stored { what: &'static str, why: String },
 }
 
 /// Statements fail as [`sqlx::Error`]; what a caller can do about it is the database's to say.
@@ -68,7 +65,6 @@ impl Fault for Error {
             Self::ScheduleMismatch(_) => Kind::Mismatch,
             Self::ScheduleBusy(_) => Kind::Unavailable,
             Self::Silent => Kind::Timeout,
-            Self::Stored { .. } => Kind::Internal,
         }
     }
 
@@ -90,7 +86,6 @@ impl Fault for Error {
             Self::ConsumerNotFound(_) => "consumer_not_found",
             Self::ConsumerLost { .. } => "consumer_lost",
             Self::Silent => "store_silent",
-            Self::Stored { .. } => "store_broken",
         }
     }
 }

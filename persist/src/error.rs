@@ -54,9 +54,6 @@ pub enum Error {
     Transaction(#[from] Refusal),
     #[error(transparent)]
     Database(#[from] notifyx_database::Error),
-    /// The store holds what this binary never wrote.
-    #[error("a stored {what} is not valid: {why}")]
-    Stored { what: &'static str, why: String },
 }
 
 /// Statements fail as [`sqlx::Error`]; what a caller can do about it is the database's to say.
@@ -89,7 +86,6 @@ impl Fault for Error {
             Self::BatchTooLarge { .. } => Kind::TooLarge,
             Self::Transaction(refusal) => refusal.kind(),
             Self::Database(error) => error.kind(),
-            Self::Stored { .. } => Kind::Internal,
         }
     }
 
@@ -115,7 +111,6 @@ impl Fault for Error {
             Self::Limit { .. } => "limit_invalid",
             Self::Transaction(refusal) => refusal.code(),
             Self::Database(error) => error.code(),
-            Self::Stored { .. } => "store_broken",
         }
     }
 }

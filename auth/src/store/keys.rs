@@ -6,12 +6,12 @@ mod sqlite;
 use std::fmt;
 
 use async_trait::async_trait;
-use notifyx_database::Error;
+use notifyx_database::{Error, column::stored};
 use notifyx_model::{KeyId, KeyName, Scopes, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::keys::{Key, KeyIdentity};
 use uuid::Uuid;
 
-use super::{broken, email_of};
+use super::email_of;
 
 /// A key as it is kept.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ type KeyRow = (Uuid, String, String, String, i64, Option<i64>, Option<i64>);
 fn key((id, name, prefix, scopes, created_at, last_used_at, expires_at): KeyRow) -> Result<Key, Error> {
     Ok(Key {
         id: KeyId::from_uuid(id),
-        name: KeyName::parse(&name).map_err(broken)?,
+        name: stored("name of a key", KeyName::parse(&name))?,
         prefix,
         scopes: scopes_of(&scopes)?,
         created_at: Timestamp::from_micros(created_at),
@@ -73,7 +73,7 @@ type IdentityRow = (Uuid, String, String, Option<i64>, Uuid, String);
 fn identity((key_id, name, scopes, expires_at, id, email): IdentityRow) -> Result<KeyIdentity, Error> {
     Ok(KeyIdentity {
         key_id: KeyId::from_uuid(key_id),
-        name: KeyName::parse(&name).map_err(broken)?,
+        name: stored("name of a key", KeyName::parse(&name))?,
         id: UserId::from_uuid(id),
         email: email_of(&email)?,
         scopes: scopes_of(&scopes)?,
@@ -81,11 +81,12 @@ fn identity((key_id, name, scopes, expires_at, id, email): IdentityRow) -> Resul
     })
 }
 
-fn scopes_of(stored: &str) -> Result<Scopes, Error> {
-    serde_json::from_str(stored).map_err(broken)
+fn scopes_of(text: &str) -> Result<Scopes, Error> {
+    stored("list of scopes", serde_json::from_str(text))
 }
 
-fn stored(scopes: &Scopes) -> String {
+/// As they are stored.
+fn text_of(scopes: &Scopes) -> String {
     serde_json::to_string(scopes).expect("a list of texts is JSON")
 }
 

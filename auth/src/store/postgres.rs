@@ -1,13 +1,13 @@
 //! The statements for Postgres.
 
 use async_trait::async_trait;
-use notifyx_database::Error;
+use notifyx_database::{Error, column::signed};
 use notifyx_model::{Email, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::{Identity, Revocations, User};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Account, Session, Store, identity, revocations, signed, user};
+use super::{Account, Session, Store, identity, revocations, user};
 
 #[derive(Debug)]
 pub(super) struct Postgres(pub(super) PgPool);

@@ -1,12 +1,12 @@
 //! The statements for SQLite. Its one writer is the lock: what Postgres needs locks for is in order here.
 
 use async_trait::async_trait;
-use notifyx_database::Error;
+use notifyx_database::{Error, column::signed};
 use notifyx_model::{Email, KeyId, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::{Identity, Revocations, User};
 use uuid::Uuid;
 
-use super::{Account, Session, Store, identity, revocations, signed, user};
+use super::{Account, Session, Store, identity, revocations, user};
 
 #[derive(Debug)]
 pub(super) struct Sqlite(pub(super) notifyx_database::Sqlite);

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use notifyx_commit::participant::{
     Asker, Judge, NO_REQUEST, OnCommit, OnPrepare, OnRollback, Origin, Refusal, Row, State,
 };
-use notifyx_model::{Gid, Timestamp, TopicId};
+use notifyx_model::{Gid, Timestamp, TopicId, first_id_at};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Committed, Count, Counted, Increment, PtxnRow, Store, by_gid, columns, count, first_id_at, totals};
+use super::{Committed, Count, Counted, Increment, PtxnRow, Store, by_gid, columns, count, totals};
 use crate::Error;
 
 pub(super) struct Postgres {

@@ -16,6 +16,9 @@ pub enum Error {
     /// A bug in a statement, or a broken store.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
+    /// The store holds what this binary never wrote.
+    #[error("a stored {what} is not valid: {why}")]
+    Stored { what: &'static str, why: String },
 }
 
 impl From<sqlx::Error> for Error {
@@ -49,7 +52,7 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Unavailable(_) | Self::GaveWay(_) => Kind::Unavailable,
-            Self::Refused(_) => Kind::Internal,
+            Self::Refused(_) | Self::Stored { .. } => Kind::Internal,
         }
     }
 
@@ -57,6 +60,7 @@ impl Fault for Error {
         match self {
             Self::Unavailable(_) | Self::GaveWay(_) => "database_unavailable",
             Self::Refused(_) => "database_error",
+            Self::Stored { .. } => "store_broken",
         }
     }
 

@@ -1,7 +1,9 @@
-//! Where a service keeps what it knows: pools, the choice of backend, migrations, the conformance runner.
+//! Where a service keeps what it knows: pools, the choice of backend, migrations, how columns
+//! become numbers and types, the conformance runner.
 //!
 //! SQL itself lives with its owner: each service writes its statements out per backend.
 
+pub mod column;
 mod error;
 mod open;
 mod sqlite;

@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::Clock;
+use crate::{Clock, Timestamp};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -78,3 +78,9 @@ id!(
     /// One running instance of a service.
     InstanceId
 );
+
+/// No id that was made at this moment or later sorts before this one.
+pub fn first_id_at(time: Timestamp) -> Uuid {
+    let millis = u128::try_from(time.as_micros() / 1_000).unwrap_or(0);
+    Uuid::from_u128(millis << 80)
+}

@@ -14,7 +14,7 @@ mod token;
 
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use given::GivenTime;
-pub use id::{Gid, InstanceId, KeyId, NotificationId, TopicId, UserId};
+pub use id::{Gid, InstanceId, KeyId, NotificationId, TopicId, UserId, first_id_at};
 pub use kind::{Fault, Kind};
 pub use message::{Message, Notification, Priority, RECIPIENTS_MAX};
 pub use name::{Category, Email, EventId, Invalid, KeyName, OperatorName, Remark, ServiceName, TopicName};

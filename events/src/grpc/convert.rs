@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use notifyx_chassis::reply;
+use notifyx_database::column;
 use notifyx_model::{Category, Clock, EventId, Fault, GivenTime, Invalid, Kind, Priority, Timestamp};
 use notifyx_wire::grpc::events as wire;
 
@@ -309,7 +310,7 @@ fn count(count: u64) -> Result<u64, Invalid> {
 
 pub(super) fn recurring_schedule(kept: Recurring) -> Result<wire::RecurringSchedule, Error> {
     use wire::new_schedule::Rule as Asked;
-    let rule = kept.rule.parse::<Rule>().map_err(|why| Error::Stored { what: "rule", why: why.to_string() })?;
+    let rule = column::stored("rule", kept.rule.parse::<Rule>())?;
     let rule = match rule {
         Rule::Every(every) => Asked::EveryUs(every.as_micros()),
         Rule::Cron(cron) => Asked::Cron(wire::Cron { expression: cron.to_string(), time_zone: kept.zone }),

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use notifyx_model::{Category, EventId, Invalid, Priority, Timestamp};
+use notifyx_database::{self as database, column::stored};
+use notifyx_model::{Category, EventId, Priority, Timestamp};
 use sqlx::FromRow;
 
 use super::{Due, Head, Lease, Slot, keep::Moves};
@@ -14,21 +15,9 @@ use crate::{
     recurring::{Recurring, State},
 };
 
-/// Offsets, numbers and counts are never negative in the store.
-pub(super) fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
+pub(super) use notifyx_database::column::{all, micros, signed, unsigned};
 
-/// What is above the largest offset there can be means "all".
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn stored<T>(what: &'static str, parsed: Result<T, Invalid>) -> Result<T, Error> {
-    parsed.map_err(|why| Error::Stored { what, why: why.to_string() })
-}
-
-fn priority(level: i16) -> Result<Priority, Error> {
+fn priority(level: i16) -> Result<Priority, database::Error> {
     stored("priority", Priority::try_from(u8::try_from(level).unwrap_or(u8::MAX)))
 }
 
@@ -99,7 +88,7 @@ impl TryFrom<EventRow> for Event {
         let place = match (row.offset, row.fired_at, row.seq) {
             (Some(offset), Some(at), _) => Place::Fired { offset: unsigned(offset), at: Timestamp::from_micros(at) },
             (_, _, Some(seq)) => Place::Waiting { seq: unsigned(seq) },
-            _ => return Err(Error::Stored { what: "event", why: format!("`{}` is in no place", row.id) }),
+            _ => stored("event", Err(format!("`{}` is in no place", row.id)))?,
         };
         let given = NewEvent {
             id: event_id(&row.id)?,
@@ -278,19 +267,10 @@ impl TryFrom<ConsumerRow> for Consumer {
     }
 }
 
-pub(super) fn micros(span: Duration) -> i64 {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 2)
-}
-
 pub(super) fn names(rows: Vec<(String,)>) -> Result<Vec<Category>, Error> {
-    rows.into_iter().map(|(name,)| stored("category", Category::parse(&name))).collect()
+    rows.into_iter().map(|(name,)| Ok(stored("category", Category::parse(&name))?)).collect()
 }
 
 pub(super) fn event_id(text: &str) -> Result<EventId, Error> {
-    stored("event id", EventId::parse(text))
-}
-
-/// Converts what was fetched.
-pub(super) fn all<R, T: TryFrom<R, Error = Error>>(rows: Vec<R>) -> Result<Vec<T>, Error> {
-    rows.into_iter().map(T::try_from).collect()
+    Ok(stored("event id", EventId::parse(text))?)
 }

@@ -9,9 +9,9 @@ use notifyx_commit::{
     VerdictOn, Votes,
 };
 use notifyx_database::Database;
-use notifyx_model::{Clock, Gid, InstanceId, Timestamp, UserId};
+use notifyx_model::{Clock, Gid, InstanceId, Timestamp, UserId, first_id_at};
 
-use super::{MIGRATIONS, row};
+use super::MIGRATIONS;
 use operators::{
     a_listing_comes_in_pages, a_listing_shows_what_stands_so, a_resolution_and_an_ack_at_once_are_one_of_them,
     a_resolved_transaction_counts_as_closed_and_is_trimmed, a_retry_makes_it_due_now,
@@ -310,7 +310,7 @@ async fn a_deferred_transaction_waits_and_may_be_quarantined(store: Store) {
 
 async fn only_what_is_closed_long_enough_is_trimmed(store: Store) {
     // Made in 2020.
-    let old = |n: i64| Gid::from_uuid(row::first_id_at(Timestamp::from_micros(1_577_836_800_000_000 + n * 1_000)));
+    let old = |n: i64| Gid::from_uuid(first_id_at(Timestamp::from_micros(1_577_836_800_000_000 + n * 1_000)));
     let batch: Vec<Begin> = (0..4).map(|n| Begin { gid: old(n), ..item() }).collect();
     store.begin(&batch, terms()).await.unwrap();
     store.decide(&batch[..3].iter().map(|item| commit(item.gid)).collect::<Vec<_>>()).await.unwrap();

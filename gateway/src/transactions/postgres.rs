@@ -8,12 +8,13 @@ use notifyx_commit::{
     Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Intervened, Page, Record, Resolve, State,
     StoreError, Terms, Verdict, VerdictOn,
 };
-use notifyx_model::{Gid, InstanceId, Timestamp, UserId};
+use notifyx_database::column::{all, micros};
+use notifyx_model::{Gid, InstanceId, Timestamp, UserId, first_id_at};
 use notifyx_wire::rest::commit::Voted;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::row::{self, BEGIN_TRIES, TxnRow, columns, failed, micros};
+use super::row::{self, BEGIN_TRIES, TxnRow, columns, failed};
 
 #[derive(Debug)]
 pub(super) struct Postgres {
@@ -69,7 +70,7 @@ impl Postgres {
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
-        row::records(rows)
+        all(rows)
     }
 }
 
@@ -198,7 +199,7 @@ impl CoordinatorStore for Postgres {
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
-        row::records(rows)
+        all(rows)
     }
 
     async fn release(&self, owner: InstanceId) -> Result<(), StoreError> {
@@ -250,7 +251,7 @@ impl CoordinatorStore for Postgres {
             .fetch_all(&self.pool)
             .await
             .map_err(failed)?;
-        row::records(rows)
+        all(rows)
     }
 
     async fn retry(&self, gid: Gid) -> Result<Intervened, StoreError> {
@@ -299,7 +300,7 @@ impl CoordinatorStore for Postgres {
              )
              DELETE FROM txn USING old WHERE txn.gid = old.gid",
         )
-        .bind(row::first_id_at(before))
+        .bind(first_id_at(before))
         .bind(before.as_micros())
         .bind(i64::from(limit))
         .execute(&self.pool)

@@ -9,7 +9,7 @@ use std::{
 use notifyx_commit::{
     Begin, Begun, Figures, Intervened, Parties, Record, RequestHash, State, StoreError, VerdictOn, Votes,
 };
-use notifyx_database::Error;
+use notifyx_database::{Error, column::unsigned};
 use notifyx_model::{Gid, InstanceId, Invalid, OperatorName, Remark, Timestamp, UserId};
 use notifyx_wire::rest::commit::{Heuristic, Resolution, Standing};
 use sqlx::FromRow;
@@ -97,10 +97,6 @@ fn word<T: FromStr<Err = Invalid>>(stored: Option<&str>) -> Result<Option<T>, St
     stored.map(str::parse).transpose().map_err(StoreError::new)
 }
 
-pub(super) fn records(rows: Vec<TxnRow>) -> Result<Vec<Record>, StoreError> {
-    rows.into_iter().map(Record::try_from).collect()
-}
-
 pub(super) fn state(text: &str) -> Result<State, StoreError> {
     text.parse().map_err(StoreError::new)
 }
@@ -136,17 +132,6 @@ pub(super) fn begun(batch: &[Begin], inserted: &[Uuid], found: &[Record]) -> Vec
 /// How often a begin is tried whose key is held and freed at the same time; more is a bug.
 pub(super) const BEGIN_TRIES: u32 = 5;
 
-/// Microseconds, as stored.
-pub(super) fn micros(span: Duration) -> i64 {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4)
-}
-
-/// No id of version 7 that was made at this moment or later sorts before this one.
-pub(super) fn first_id_at(at: Timestamp) -> Uuid {
-    let millis = u128::try_from(at.as_micros() / 1_000).unwrap_or(0);
-    Uuid::from_u128(millis << 80)
-}
-
 /// Which rows a listing is of.
 pub(super) fn condition(standing: Standing, now: &str) -> String {
     match standing {
@@ -177,7 +162,6 @@ pub(super) fn states(batch: &[VerdictOn], rows: Vec<(Uuid, String)>) -> Result<V
 }
 
 pub(super) fn figures((open, in_doubt, quarantined, oldest): (i64, i64, i64, i64)) -> Figures {
-    let count = |stored: i64| u64::try_from(stored).unwrap_or(0);
-    let oldest = Duration::from_micros(count(oldest));
-    Figures { open: count(open), in_doubt: count(in_doubt), quarantined: count(quarantined), oldest }
+    let oldest = Duration::from_micros(unsigned(oldest));
+    Figures { open: unsigned(open), in_doubt: unsigned(in_doubt), quarantined: unsigned(quarantined), oldest }
 }

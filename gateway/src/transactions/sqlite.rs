@@ -7,12 +7,13 @@ use notifyx_commit::{
     Acked, Begin, Begun, Claim, CoordinatorStore, Deferred, Figures, Intervened, Page, Record, Resolve, State,
     StoreError, Terms, Verdict, VerdictOn,
 };
-use notifyx_model::{Clock, Gid, InstanceId, UserId};
+use notifyx_database::column::{all, micros};
+use notifyx_model::{Clock, Gid, InstanceId, UserId, first_id_at};
 use notifyx_wire::rest::commit::{Standing, Voted};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::row::{self, TxnRow, columns, failed, micros};
+use super::row::{self, TxnRow, columns, failed};
 
 #[derive(Debug)]
 pub(super) struct Sqlite {
@@ -76,7 +77,7 @@ impl CoordinatorStore for Sqlite {
             Vec::new()
         };
         tx.commit().await.map_err(failed)?;
-        let answers: Option<Vec<Begun>> = row::begun(batch, &inserted, &row::records(found)?).into_iter().collect();
+        let answers: Option<Vec<Begun>> = row::begun(batch, &inserted, &all(found)?).into_iter().collect();
         answers.ok_or_else(|| StoreError::new("a transaction conflicts with none"))
     }
 
@@ -179,7 +180,7 @@ impl CoordinatorStore for Sqlite {
         .await
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        row::records(rows)
+        all(rows)
     }
 
     async fn release(&self, owner: InstanceId) -> Result<(), StoreError> {
@@ -237,7 +238,7 @@ impl CoordinatorStore for Sqlite {
             .fetch_all(&self.database.read)
             .await
             .map_err(failed)?;
-        row::records(rows)
+        all(rows)
     }
 
     async fn retry(&self, gid: Gid) -> Result<Intervened, StoreError> {
@@ -288,7 +289,7 @@ impl CoordinatorStore for Sqlite {
         let deleted = sqlx::query(
             "DELETE FROM txn WHERE gid IN (SELECT gid FROM txn WHERE gid < ?1 AND closed_at < ?2 ORDER BY gid LIMIT ?3)",
         )
-        .bind(row::first_id_at(before))
+        .bind(first_id_at(before))
         .bind(before.as_micros())
         .bind(limit)
         .execute(&mut *tx)

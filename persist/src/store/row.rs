@@ -1,29 +1,22 @@
 //! What both backends read, before it is trusted: rows, and the one place where columns become the domain's types.
 
+use std::collections::{HashMap, HashSet};
+
 use notifyx_commit::{RequestHash, participant};
+use notifyx_database::{self as database, column::stored};
 use notifyx_model::{
-    Email, Gid, Invalid, Message, Notification, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId,
+    Email, Gid, Message, Notification, NotificationId, Priority, Timestamp, TopicId, TopicName, UserId,
 };
 use notifyx_wire::rest::{
     commit::Applied,
     persist::{Head, InboxItem, SeenStatus, Subscriber, Topic, TopicStatus, UnreadInTopic},
 };
-use std::collections::{HashMap, HashSet};
-
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{Error, Gate, Inserted, No, Preparation};
 
-/// Offsets, numbers and counts are never negative in the store.
-pub(super) fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-/// What is above the largest offset there can be means "all".
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
+pub(super) use notifyx_database::column::{all, signed, unsigned};
 
 pub(super) fn status_text(status: TopicStatus) -> &'static str {
     match status {
@@ -32,19 +25,15 @@ pub(super) fn status_text(status: TopicStatus) -> &'static str {
     }
 }
 
-fn status(text: &str) -> Result<TopicStatus, Error> {
+fn status(text: &str) -> Result<TopicStatus, database::Error> {
     match text {
         "active" => Ok(TopicStatus::Active),
         "inactive" => Ok(TopicStatus::Inactive),
-        other => Err(Error::Stored { what: "topic status", why: other.to_owned() }),
+        other => stored("topic status", Err(other)),
     }
 }
 
-fn stored<T>(what: &'static str, parsed: Result<T, Invalid>) -> Result<T, Error> {
-    parsed.map_err(|why| Error::Stored { what, why: why.to_string() })
-}
-
-fn name(text: &str) -> Result<TopicName, Error> {
+fn name(text: &str) -> Result<TopicName, database::Error> {
     stored("topic name", TopicName::parse(text))
 }
 
@@ -154,20 +143,16 @@ impl PtxnRow {
 
     /// With what a prepare that comes again is told.
     pub(super) fn found(&self) -> Result<(participant::Row, Option<No>), Error> {
-        let no = |text: &String| {
-            serde_json::from_str(text).map_err(|error| Error::Stored { what: "refusal", why: error.to_string() })
-        };
+        let no = |text: &String| stored("refusal", serde_json::from_str(text));
         Ok((self.judged()?, self.refusal.as_ref().map(no).transpose()?))
     }
 
     pub(super) fn judged(&self) -> Result<participant::Row, Error> {
-        let unknown = |what| move |error: participant::Unknown| Error::Stored { what, why: error.to_string() };
         Ok(participant::Row {
-            origin: self.origin.parse().map_err(unknown("origin"))?,
+            origin: stored("origin", self.origin.parse())?,
             user_id: UserId::from_uuid(self.user_id),
-            state: self.state.parse().map_err(unknown("transaction state"))?,
-            request: RequestHash::from_slice(&self.req_hash)
-                .ok_or_else(|| Error::Stored { what: "request hash", why: "not 32 bytes".into() })?,
+            state: stored("transaction state", self.state.parse())?,
+            request: stored("request hash", RequestHash::from_slice(&self.req_hash).ok_or("not 32 bytes"))?,
             prepared_at: Timestamp::from_micros(self.prepared_at),
             expired: self.expired,
         })
@@ -219,9 +204,7 @@ impl TryFrom<NotificationRow> for Notification {
     type Error = Error;
 
     fn try_from(row: NotificationRow) -> Result<Self, Error> {
-        let recipient = |text: &str| {
-            text.parse().map_err(|error: uuid::Error| Error::Stored { what: "recipient", why: error.to_string() })
-        };
+        let recipient = |text: &str| stored("recipient", text.parse());
         let to = match row.recipients.as_deref() {
             None | Some("") => Vec::new(),
             Some(list) => list.split(',').map(recipient).collect::<Result<_, _>>()?,
@@ -309,11 +292,6 @@ pub(super) struct StandRow {
     pub(super) trimmed_offset: i64,
 }
 
-/// Converts what was fetched.
-pub(super) fn all<R, T: TryFrom<R, Error = Error>>(rows: Vec<R>) -> Result<Vec<T>, Error> {
-    rows.into_iter().map(T::try_from).collect()
-}
-
 /// A page as its caller gets it: without the line that was read to see whether there are more.
 pub(super) fn cut_page(mut rows: Vec<InboxRow>, limit: u32) -> Result<(Vec<InboxItem>, bool), Error> {
     let found = rows.first().map_or(0, |row| unsigned(row.found));
@@ -354,12 +332,6 @@ pub(super) fn inserted(
             None => Inserted::IdTaken,
         })
         .collect()
-}
-
-/// The smallest id of version 7 that can be made at a time.
-pub(super) fn first_id_at(time: Timestamp) -> Uuid {
-    let millis = u128::from(unsigned(time.as_micros() / 1000));
-    Uuid::from_u128(millis << 80)
 }
 
 impl StandRow {

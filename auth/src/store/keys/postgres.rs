@@ -6,7 +6,7 @@ use notifyx_model::{KeyId, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::keys::{Key, KeyIdentity};
 use uuid::Uuid;
 
-use super::{Kept, KeyStore, Revoked, identity, key, stored};
+use super::{Kept, KeyStore, Revoked, identity, key, text_of};
 use crate::store::{hash, postgres::Postgres};
 
 #[async_trait]
@@ -50,7 +50,7 @@ impl KeyStore for Postgres {
         .bind(&token_hash.0[..])
         .bind(about.name.as_str())
         .bind(&about.prefix)
-        .bind(stored(&about.scopes))
+        .bind(text_of(&about.scopes))
         .bind(about.created_at.as_micros())
         .bind(about.expires_at.map(Timestamp::as_micros))
         .execute(&mut *tx)

@@ -5,7 +5,7 @@ use notifyx_database::Error;
 use notifyx_model::{KeyId, Timestamp, TokenHash, UserId};
 use notifyx_wire::rest::auth::keys::{Key, KeyIdentity};
 
-use super::{Kept, KeyStore, Revoked, identity, key, stored};
+use super::{Kept, KeyStore, Revoked, identity, key, text_of};
 use crate::store::{
     hash,
     sqlite::{Sqlite, json, log},
@@ -44,7 +44,7 @@ impl KeyStore for Sqlite {
         .bind(&token_hash.0[..])
         .bind(about.name.as_str())
         .bind(&about.prefix)
-        .bind(stored(&about.scopes))
+        .bind(text_of(&about.scopes))
         .bind(about.created_at.as_micros())
         .bind(about.expires_at.map(Timestamp::as_micros))
         .execute(&mut *tx)

@@ -141,7 +141,8 @@ impl Recurrings for Postgres {
         let names = categories(events.iter().map(|(_, event)| &event.category));
         let topics = lock_topics(&mut tx, &names).await?;
         if !topics.hold(&names) {
-            return Err(Error::Stored { what: "recurring schedule", why: format!("`{id}` is of another category") });
+            let why = format!("`{id}` is of another category");
+            return Err(notifyx_database::Error::Stored { what: "recurring schedule", why }.into());
         }
         let made: Vec<i64> = sqlx::query_scalar(
             "INSERT INTO occurrence (recurring_id, nominal_at) SELECT $1, UNNEST($2::bigint[])

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use notifyx_commit::participant::{Asker, Judge, NO_REQUEST, OnCommit, OnRollback, Origin, Refusal, Row};
-use notifyx_model::{Gid, Timestamp, TopicId, UserId};
+use notifyx_model::{Gid, Timestamp, TopicId, UserId, first_id_at};
 use notifyx_wire::rest::commit::Applied;
 use sqlx::{QueryBuilder, SqliteConnection};
 use uuid::Uuid;
@@ -184,7 +184,7 @@ impl Transactions for Sqlite {
             "DELETE FROM ptxn WHERE gid IN (
                  SELECT gid FROM ptxn WHERE gid < ?1 AND state <> 'PREPARED' AND prepared_at < ?2 ORDER BY gid LIMIT ?3)",
         )
-        .bind(row::first_id_at(before))
+        .bind(first_id_at(before))
         .bind(before.as_micros())
         .bind(i64::from(rows))
         .execute(&mut *tx)
