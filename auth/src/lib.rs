@@ -26,7 +26,7 @@ use notifyx_chassis::{Context, Door, Running, Shared, StartError, reply};
 use notifyx_database::{Database, DatabaseUrl, Options};
 use notifyx_mesh::{Mesh, MeshConfig, Place};
 use serde::{Deserialize, Serialize};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
 use crate::{
@@ -91,12 +91,13 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
         Auth { accounts: accounts.clone(), sessions: sessions.clone(), keys: keys.clone(), stopping: stopping.clone() };
     let rules = Data::new(Shared::new(&context, rules));
     let figured = sessions.clone();
-    let mesh = mesh(&context, door.registry());
+    // The way into the registry: auth calls nobody.
+    let (discovery, secret) = (&context.discovery, context.cluster.secret());
+    let mesh = Mesh::start(&MeshConfig::default(), discovery, secret, &context.clock, door.registry());
     let place = Place::new(&mesh, NAME);
-    let entered = place.clone();
     let mut running = door
         .config(&config)
-        .ready("registry", move || std::future::ready(entered.check()))
+        .ready("registry", place.readiness())
         .database(&database)
         .figures(move || {
             let (head, followed) = figured.log();
@@ -114,32 +115,16 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
         .await?;
     place.take(&config.advertise, running.address(), &context.shutdown);
 
-    // The work beside the door goes on until the last request was answered.
-    let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
-    let poll = Duration::from_millis(config.revocation_poll_ms.get());
-    let (follower, stop) = (sessions.clone(), ended.clone());
-    tasks.spawn_on(async move { follower.follow(poll, stop).await }, &context.runtime);
-    tasks.spawn_on(sweep(config, sessions, keys, ended.clone()), &context.runtime);
-    tasks.close();
-
     running.before_stop(async move {
         stopping.cancel();
         place.leave().await;
     });
     running.after_stop(async move { database.close().await });
-    running.after_stop(async move {
-        ended.cancel();
-        tasks.wait().await;
-        mesh.stop().await;
-    });
+    running.after_stop(async move { mesh.stop().await });
+    let (follower, poll) = (sessions.clone(), Duration::from_millis(config.revocation_poll_ms.get()));
+    running.beside(&context.runtime, |stop| async move { follower.follow(poll, stop).await });
+    running.beside(&context.runtime, |stop| sweep(config, sessions, keys, stop));
     Ok(running)
-}
-
-/// The way into the registry; auth calls nobody.
-fn mesh(context: &Context, metrics: &prometheus::Registry) -> Mesh {
-    let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
-    let (clock, stop) = (context.clock.clone(), context.shutdown.clone());
-    Mesh::start(&MeshConfig::default(), discovery, secret, clock, metrics, stop)
 }
 
 /// Removes what has expired and writes down when keys were used, at intervals, until told to stop. What fails is tried again

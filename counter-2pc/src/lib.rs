@@ -29,7 +29,6 @@ use notifyx_mesh::{Mesh, MeshConfig, Place, Sessions};
 use notifyx_model::Token;
 use notifyx_wire::rest::auth::keys::Principal;
 use serde::{Deserialize, Serialize};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 
 pub use crate::error::Error;
@@ -90,7 +89,8 @@ async fn start_with(
     let door = Door::new(NAME, &context);
     let metrics = Metrics::new(door.registry());
     let (store, clock) = (store::open(&database), context.clock.clone());
-    let mesh = mesh(&context, door.registry());
+    let (discovery, secret) = (&context.discovery, context.cluster.secret());
+    let mesh = Mesh::start(&MeshConfig::default(), discovery, secret, &context.clock, door.registry());
     let place = Place::new(&mesh, NAME);
     let sweeper = Sweeper::new(store.clone(), clock.clone(), metrics.clone(), &config);
     let rules = Counter {
@@ -99,10 +99,9 @@ async fn start_with(
     };
     let rules = Data::new(Shared::new(&context, rules));
     let sessions = Sessions::start(mesh.clone(), clock);
-    let placed = place.clone();
     let mut running = door
         .config(&config)
-        .ready("registry", move || std::future::ready(placed.check()))
+        .ready("registry", place.readiness())
         .database(&database)
         .figures(move || metrics.figures())
         .identify(Arc::new(Tokens(sessions)))
@@ -112,25 +111,11 @@ async fn start_with(
         .await?;
     place.take(&config.advertise, running.address(), &context.shutdown);
 
-    // The work beside the door goes on until the last request was answered.
-    let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
-    tasks.spawn_on(sweeper.run(ended.clone()), &context.runtime);
-    tasks.close();
-
     running.before_stop(async move { place.leave().await });
     running.after_stop(async move { database.close().await });
-    running.after_stop(async move {
-        ended.cancel();
-        tasks.wait().await;
-        mesh.stop().await;
-    });
+    running.after_stop(async move { mesh.stop().await });
+    running.beside(&context.runtime, |stop| sweeper.run(stop));
     Ok(running)
-}
-
-/// Stops with the service, not with the first signal: the lease has to be given back.
-fn mesh(context: &Context, metrics: &prometheus::Registry) -> Mesh {
-    let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
-    Mesh::start(&MeshConfig::default(), discovery, secret, context.clock.clone(), metrics, CancellationToken::new())
 }
 
 /// Whose a token is, as auth says.

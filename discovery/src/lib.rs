@@ -73,18 +73,11 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     enter_itself(&instances, &config.advertise, running.address());
     let mesh = readers.ask_auth(&context, running.address(), &registry);
 
-    let ended = CancellationToken::new();
-    let expiring = context.runtime.spawn(expire(instances, ended.clone()));
     running.before_stop(async move {
         stopping.cancel();
         mesh.stop().await;
     });
-    running.after_stop(async move {
-        ended.cancel();
-        if let Err(error) = expiring.await {
-            tracing::warn!("the watch over leases ended badly: {error}");
-        }
-    });
+    running.beside(&context.runtime, |stop| expire(instances, stop));
     Ok(running)
 }
 
@@ -97,9 +90,9 @@ impl Readers {
     fn ask_auth(&self, context: &Context, bound: SocketAddr, metrics: &prometheus::Registry) -> Mesh {
         let ip = if bound.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { bound.ip() };
         let own = vec![format!("http://{}", SocketAddr::new(ip, bound.port()))];
-        let (secret, clock) = (context.cluster.secret().clone(), context.clock.clone());
-        let mesh = Mesh::start(&MeshConfig::default(), own, secret, clock.clone(), metrics, CancellationToken::new());
-        self.0.get_or_init(|| Sessions::start(mesh.clone(), clock));
+        let (secret, clock) = (context.cluster.secret(), &context.clock);
+        let mesh = Mesh::start(&MeshConfig::default(), &own, secret, clock, metrics);
+        self.0.get_or_init(|| Sessions::start(mesh.clone(), clock.clone()));
         mesh
     }
 }

@@ -39,7 +39,7 @@ use notifyx_mesh::{Mesh, MeshConfig, Place};
 use notifyx_model::Clock;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 pub use crate::error::Error;
 use crate::{
@@ -165,14 +165,15 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let events = Arc::new(events);
     events.plan.metrics.register(door.registry());
 
-    let mesh = mesh(&context, door.registry());
+    let (discovery, secret) = (&context.discovery, context.cluster.secret());
+    let mesh = Mesh::start(&MeshConfig::default(), discovery, secret, &context.clock, door.registry());
     let place = Place::new(&mesh, NAME);
     // On SQLite nobody else drives.
     let others = (!work.alone).then(|| mesh.clone());
-    let (placed, shown, queued) = (place.clone(), events.clone(), events.clone());
+    let (shown, queued) = (events.clone(), events.clone());
     let mut running = door
         .config(&config)
-        .ready("registry", move || std::future::ready(placed.check()))
+        .ready("registry", place.readiness())
         .database(&database)
         .figures(move || shown.figures())
         .queues(move || vec![("writes", queued.schedule.queued()), ("window", queued.plan.held())])
@@ -180,26 +181,12 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
         .await?;
     place.take(&config.advertise, running.address(), &context.shutdown);
 
-    // The work beside the door goes on until the last call was answered.
-    let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
-    let address = if config.advertise.is_empty() { running.address().to_string() } else { config.advertise };
-    tasks.spawn_on(work.run(address, ended.clone()), &context.runtime);
-    tasks.close();
-
     running.before_stop(async move { place.leave().await });
     running.after_stop(async move { database.close().await });
-    running.after_stop(async move {
-        ended.cancel();
-        tasks.wait().await;
-        mesh.stop().await;
-    });
+    running.after_stop(async move { mesh.stop().await });
+    let address = if config.advertise.is_empty() { running.address().to_string() } else { config.advertise };
+    running.beside(&context.runtime, |stop| work.run(address, stop));
     Ok(running)
-}
-
-/// Stops with the service, not with the first signal: the lease has to be given back.
-fn mesh(context: &Context, metrics: &prometheus::Registry) -> Mesh {
-    let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
-    Mesh::start(&MeshConfig::default(), discovery, secret, context.clock.clone(), metrics, CancellationToken::new())
 }
 
 #[cfg(test)]

@@ -167,9 +167,7 @@ struct Inner {
 impl Inner {
     fn start(config: &Config, context: &Context, database: &Database, metrics: &prometheus::Registry) -> Self {
         let clock = context.clock.clone();
-        let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
-        // Stops with the service, not with the first signal: what runs is finished through it.
-        let mesh = Mesh::start(&config.mesh, discovery, secret, clock.clone(), metrics, CancellationToken::new());
+        let mesh = Mesh::start(&config.mesh, &context.discovery, context.cluster.secret(), &clock, metrics);
         let sessions = Sessions::start(mesh.clone(), clock.clone());
         let bus = Bus::in_process(BUS_HINTS).counted_in(metrics);
         let (hub, watch) = (Hub::new(hub::Metrics::new(metrics)), watch::Metrics::new(metrics));
@@ -201,8 +199,7 @@ impl Inner {
 
 /// A gateway is ready when it can publish and show: its own store, and an instance of every service it needs.
 fn described(door: Door, config: &Config, inner: &Inner, database: &Database, place: &Place) -> Door {
-    let place = place.clone();
-    let mut door = door.config(config).database(database).ready("registry", move || std::future::ready(place.check()));
+    let mut door = door.config(config).database(database).ready("registry", place.readiness());
     for service in [AUTH, PERSIST, COUNTER] {
         let mesh = inner.mesh.clone();
         door = door.ready(service, move || {

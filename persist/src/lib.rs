@@ -34,7 +34,6 @@ use notifyx_mesh::{Mesh, MeshConfig, Place, Sessions};
 use notifyx_model::Token;
 use notifyx_wire::rest::auth::keys::Principal;
 use serde::{Deserialize, Serialize};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 
 pub use crate::{error::Error, notifications::LOG_MAX, subscribers::JOINS_MAX, topics::HEADS_MAX};
@@ -128,12 +127,12 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
     let (rules, sweeper) = Persist::new(&config, &database, &context, &metrics);
     let rules = Data::new(Shared::new(&context, rules));
 
-    let mesh = mesh(&context, door.registry());
+    let (discovery, secret) = (&context.discovery, context.cluster.secret());
+    let mesh = Mesh::start(&MeshConfig::default(), discovery, secret, &context.clock, door.registry());
     let (place, sessions) = (Place::new(&mesh, NAME), Sessions::start(mesh.clone(), context.clock.clone()));
-    let placed = place.clone();
     let mut running = door
         .config(&config)
-        .ready("registry", move || std::future::ready(placed.check()))
+        .ready("registry", place.readiness())
         .database(&database)
         .figures(move || metrics.figures())
         .identify(Arc::new(Tokens(sessions)))
@@ -143,25 +142,11 @@ pub async fn start(config: Config, context: Context) -> Result<Running, StartErr
         .await?;
     place.take(&config.advertise, running.address(), &context.shutdown);
 
-    // The work beside the door goes on until the last request was answered.
-    let (tasks, ended) = (TaskTracker::new(), CancellationToken::new());
-    tasks.spawn_on(sweeper.run(ended.clone()), &context.runtime);
-    tasks.close();
-
     running.before_stop(async move { place.leave().await });
     running.after_stop(async move { database.close().await });
-    running.after_stop(async move {
-        ended.cancel();
-        tasks.wait().await;
-        mesh.stop().await;
-    });
+    running.after_stop(async move { mesh.stop().await });
+    running.beside(&context.runtime, |stop| sweeper.run(stop));
     Ok(running)
-}
-
-/// Stops with the service, not with the first signal: the lease has to be given back.
-fn mesh(context: &Context, metrics: &prometheus::Registry) -> Mesh {
-    let (discovery, secret) = (context.discovery.clone(), context.cluster.secret().clone());
-    Mesh::start(&MeshConfig::default(), discovery, secret, context.clock.clone(), metrics, CancellationToken::new())
 }
 
 /// Whose a token is, as auth says.

@@ -3,7 +3,8 @@
 use std::{fmt, future::Future, net::SocketAddr, pin::Pin};
 
 use actix_web::dev::ServerHandle;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -55,6 +56,23 @@ impl Running {
     /// Runs after the last request was answered, the hook added last first: flush batches, close the database.
     pub fn after_stop(&mut self, hook: impl Future<Output = ()> + Send + 'static) {
         self.after.push(Box::pin(hook));
+    }
+
+    /// Work beside the door. It goes on until the last request was answered; then it is told to stop, and waited for. What it
+    /// needs for that must end after it, so its own hook is added before.
+    pub fn beside<Work: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        runtime: &Handle,
+        work: impl FnOnce(CancellationToken) -> Work,
+    ) {
+        let stop = CancellationToken::new();
+        let (name, working) = (self.name, runtime.spawn(work(stop.clone())));
+        self.after_stop(async move {
+            stop.cancel();
+            if let Err(error) = working.await {
+                tracing::warn!(service = name, %error, "the work beside the door of {name} ended badly");
+            }
+        });
     }
 
     /// Stops in order. Bounded by the server's own drain time; hooks bound themselves.

@@ -63,18 +63,16 @@ pub struct InstanceSnapshot {
 }
 
 impl Mesh {
-    /// Follows the registries at `discovery` (`http://host:port` each) on the current runtime until `shutdown`, or
-    /// [`Mesh::stop`]. Calls go on after that, to the last list.
-    #[expect(clippy::needless_pass_by_value, reason = "what a service hands over is the mesh's")]
+    /// Follows the registries at `discovery` (`http://host:port` each) on the current runtime until [`Mesh::stop`]. That is with
+    /// the service, not with the first signal: what runs is finished through it, and the lease has to be given back.
     pub fn start(
         config: &MeshConfig,
-        discovery: Vec<String>,
-        secret: Secret,
-        clock: Clock,
+        discovery: &[String],
+        secret: &Secret,
+        clock: &Clock,
         metrics: &prometheus::Registry,
-        shutdown: CancellationToken,
     ) -> Self {
-        let mesh = Self::build(config, discovery, &secret, clock, metrics, shutdown.child_token());
+        let mesh = Self::build(config, discovery.to_vec(), secret, clock.clone(), metrics);
         let inner = &*mesh.0;
         if !inner.registry.bases.is_empty() {
             let (table, age) = (inner.table.clone(), inner.metrics.registry_age.clone());
@@ -92,7 +90,7 @@ impl Mesh {
         clock: Clock,
         metrics: &prometheus::Registry,
     ) -> Self {
-        let mesh = Self::build(config, Vec::new(), &secret, clock.clone(), metrics, CancellationToken::new());
+        let mesh = Self::build(config, Vec::new(), &secret, clock.clone(), metrics);
         let instance = |(service, address): &(&str, String)| Instance {
             instance: InstanceId::new(&clock),
             service: ServiceName::parse(service).expect("a name from the program"),
@@ -110,7 +108,6 @@ impl Mesh {
         secret: &Secret,
         clock: Clock,
         registry: &prometheus::Registry,
-        stop: CancellationToken,
     ) -> Self {
         let metrics = Metrics::new(registry, &clock);
         let transport = Transport::new(secret);
@@ -122,7 +119,7 @@ impl Mesh {
             transport,
             metrics,
             tasks: TaskTracker::new(),
-            stop,
+            stop: CancellationToken::new(),
         }))
     }
 
@@ -297,7 +294,7 @@ impl Mesh {
         }
     }
 
-    /// Ends what the mesh runs in the background, and waits for it.
+    /// Ends what the mesh runs in the background, and waits for it. Calls may go on, to the last list.
     pub async fn stop(&self) {
         self.0.stop.cancel();
         self.0.tasks.close();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    future::{Ready, ready},
     net::SocketAddr,
     sync::{Arc, OnceLock},
 };
@@ -35,10 +36,14 @@ impl Place {
         self.lease.get_or_init(keep);
     }
 
-    /// Being found by the others is a condition of being ready. Without a registry there is nothing to wait for.
-    pub fn check(&self) -> Result<(), String> {
-        let found = self.mesh.registry().bases.is_empty() || self.lease.get().is_some_and(Lease::is_held);
-        if found { Ok(()) } else { Err("not in the registry yet".to_owned()) }
+    /// Being found by the others is a condition of being ready: `door.ready("registry", place.readiness())`. Without a registry
+    /// there is nothing to wait for.
+    pub fn readiness(&self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
+        let place = self.clone();
+        move || {
+            let found = place.mesh.registry().bases.is_empty() || place.lease.get().is_some_and(Lease::is_held);
+            ready(if found { Ok(()) } else { Err("not in the registry yet".to_owned()) })
+        }
     }
 
     /// Leaves at once, in bounded time.

@@ -60,7 +60,7 @@ impl Stage {
     fn mesh(&self) -> Mesh {
         let (secret, metrics) = (Secret::new(SECRET), prometheus::Registry::new());
         let discovery = vec![self.base.clone()];
-        Mesh::start(&MeshConfig::default(), discovery, secret, Clock::system(), &metrics, CancellationToken::new())
+        Mesh::start(&MeshConfig::default(), &discovery, &secret, &Clock::system(), &metrics)
     }
 }
 

@@ -84,10 +84,9 @@ fn instance(service: &str, address: SocketAddr) -> Instance {
     Instance { instance, service, address: address.to_string(), meta: BTreeMap::new(), age_ms: 0 }
 }
 
-fn start(registries: &[SocketAddr], clock: Clock, metrics: &prometheus::Registry) -> Mesh {
-    let discovery = registries.iter().map(|address| format!("http://{address}/")).collect();
-    let secret = Secret::new(SECRET);
-    Mesh::start(&MeshConfig::default(), discovery, secret, clock, metrics, CancellationToken::new())
+fn start(registries: &[SocketAddr], clock: &Clock, metrics: &prometheus::Registry) -> Mesh {
+    let discovery: Vec<String> = registries.iter().map(|address| format!("http://{address}/")).collect();
+    Mesh::start(&MeshConfig::default(), &discovery, &Secret::new(SECRET), clock, metrics)
 }
 
 fn age_seconds(metrics: &prometheus::Registry) -> f64 {
@@ -108,7 +107,7 @@ async fn the_last_list_outlives_the_registry_and_a_metric_says_so() {
     let (told, _asked) = told();
     let (registry, peer) = (Peer::start(told.clone().routes()), persist("here"));
     let (hand, metrics) = (ManualClock::new(), prometheus::Registry::new());
-    let mesh = start(&[registry.address], hand.clock(), &metrics);
+    let mesh = start(&[registry.address], &hand.clock(), &metrics);
     let call = || async { mesh.call("persist", Call::get("/")).await?.json::<String>() };
     assert!(call().await.is_err());
 
@@ -137,7 +136,7 @@ async fn another_registry_answers_where_one_is_away() {
     let (registry, peer) = (Peer::start(told.clone().routes()), persist("here"));
     told.say(vec![instance("persist", peer.address)]);
     let away = Peer::start(|_| {}).kill().await;
-    let mesh = start(&[away, registry.address], Clock::system(), &prometheus::Registry::new());
+    let mesh = start(&[away, registry.address], &Clock::system(), &prometheus::Registry::new());
     assert!(mesh.wait_for("persist", PATIENCE).await);
 }
 
@@ -145,7 +144,7 @@ async fn another_registry_answers_where_one_is_away() {
 async fn a_lease_is_renewed_until_it_is_released() {
     let (told, mut asked) = told();
     let registry = Peer::start(told.routes());
-    let mesh = start(&[registry.address], Clock::system(), &prometheus::Registry::new());
+    let mesh = start(&[registry.address], &Clock::system(), &prometheus::Registry::new());
     let meta = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
     let lease = Lease::keep(&mesh, "persist", "10.0.0.1:6000", meta.clone(), CancellationToken::new());
     tokio::time::timeout(PATIENCE, lease.held()).await.unwrap();
@@ -167,7 +166,7 @@ async fn a_lease_is_renewed_until_it_is_released() {
 #[tokio::test]
 async fn a_lease_waits_for_a_registry_that_is_not_there_yet_and_ends_with_the_process() {
     let address = Peer::start(|_| {}).kill().await;
-    let mesh = start(&[address], Clock::system(), &prometheus::Registry::new());
+    let mesh = start(&[address], &Clock::system(), &prometheus::Registry::new());
     let shutdown = CancellationToken::new();
     let lease = Lease::keep(&mesh, "persist", "10.0.0.1:6000", BTreeMap::new(), shutdown.clone());
     assert!(!lease.is_held());
@@ -182,7 +181,7 @@ async fn a_lease_waits_for_a_registry_that_is_not_there_yet_and_ends_with_the_pr
 async fn a_mesh_that_stops_ends_its_leases() {
     let (told, mut asked) = told();
     let registry = Peer::start(told.routes());
-    let mesh = start(&[registry.address], Clock::system(), &prometheus::Registry::new());
+    let mesh = start(&[registry.address], &Clock::system(), &prometheus::Registry::new());
     let lease = Lease::keep(&mesh, "persist", "10.0.0.1:6000", BTreeMap::new(), CancellationToken::new());
     lease.held().await;
     tokio::time::timeout(PATIENCE, mesh.stop()).await.unwrap();
