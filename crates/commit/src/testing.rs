@@ -1,6 +1,9 @@
-//! Where fault tests reach in: a named point before and after every durable write of a participant. Only with the feature `testing`.
+//! Where fault tests reach in: a named point before and after every durable write of a participant; and what every participant
+//! must answer [`by_hand`]. Only with the feature `testing`.
 //!
 //! The services wrap their stores with it, method by method, so that a write without a point cannot be added unnoticed.
+
+pub mod by_hand;
 
 use std::fmt;
 

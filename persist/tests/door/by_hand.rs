@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use notifyx_commit::testing::by_hand::{self, ByHand, Step, Under, Who};
 use notifyx_model::{Gid, ManualClock, UserId};
 use notifyx_persist::Config;
 use reqwest::Method;
@@ -9,42 +11,7 @@ use serde_json::{Value, json};
 
 use super::harness::{As, Door, Service, User, open, open_with};
 
-/// What stands under the id before the step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Under {
-    Nothing,
-    Prepared,
-    Committed,
-    RolledBack,
-    /// 60 s after the prepare, to the microsecond; the sweep has not come by.
-    Late,
-    /// The same after the sweep.
-    Swept,
-    AnotherUsers,
-    ACoordinators,
-}
-use Under::{ACoordinators, AnotherUsers, Committed, Late, Nothing, Prepared, RolledBack, Swept};
-
-type Said = (u16, &'static str);
-const OK: Said = (200, "");
-const ABORTED: Said = (409, "transaction_aborted");
-const COMMITTED: Said = (409, "transaction_committed");
-const EXPIRED: Said = (409, "transaction_expired");
-const OTHER: Said = (422, "request_mismatch");
-const UNKNOWN: Said = (404, "transaction_not_found");
-const FOREIGN: Said = (403, "transaction_foreign");
-
-/// The table of `docs/TWO_PHASE_COMMIT.md`: the same prepare, another one under the same id, commit, rollback.
-const TABLE: [(Under, [Said; 4]); 8] = [
-    (Nothing, [OK, OK, UNKNOWN, UNKNOWN]),
-    (Prepared, [OK, OTHER, OK, OK]),
-    (Committed, [OK, OTHER, OK, COMMITTED]),
-    (RolledBack, [ABORTED, ABORTED, ABORTED, OK]),
-    (Late, [EXPIRED, EXPIRED, EXPIRED, OK]),
-    (Swept, [EXPIRED, EXPIRED, EXPIRED, OK]),
-    (AnotherUsers, [FOREIGN, FOREIGN, FOREIGN, FOREIGN]),
-    (ACoordinators, [FOREIGN, FOREIGN, FOREIGN, FOREIGN]),
-];
+const SWEPT: &str = "notifyx_persist_expired_total";
 
 /// How a path is spelt.
 #[derive(Clone, Copy, Debug)]
@@ -97,72 +64,51 @@ impl Stage {
         };
         self.door.delete(User(user), &path).await
     }
+}
 
-    /// An id under which this stands.
-    async fn set(&self, how: Spelling, under: Under) -> Gid {
-        let id = Gid::new(&self.door.clock);
-        let before = self.door.metric("notifyx_persist_expired_total").await;
-        match under {
-            Nothing => {}
-            AnotherUsers => assert_eq!(self.prepare(how, self.bob, id, "held").await.0, 200),
-            ACoordinators => {
-                let mut item = self.door.item(&self.topic, self.ann, "held", &[]);
-                item["gid"] = json!(id);
-                let (_, votes) = self.door.post(Service, "/api/2pc/prepare", json!({ "items": [item] })).await;
-                assert_eq!(votes, json!({ "votes": ["yes"] }));
-            }
-            Prepared | Committed | RolledBack | Late | Swept => {
-                assert_eq!(self.prepare(how, self.ann, id, "held").await.0, 200);
-            }
-        }
-        match under {
-            Committed => assert_eq!(self.commit(how, self.ann, id).await.0, 200),
-            RolledBack => assert_eq!(self.rollback(how, self.ann, id).await.0, 200),
-            Late => self.door.hand.advance(Duration::from_secs(60)),
-            Swept => {
-                self.door.hand.advance(Duration::from_secs(60));
-                self.door.metric_becomes("notifyx_persist_expired_total", before + 1).await;
-            }
-            Nothing | Prepared | AnotherUsers | ACoordinators => {}
-        }
-        id
+#[async_trait(?Send)]
+impl ByHand for Stage {
+    type Spelling = Spelling;
+
+    fn new_id(&self) -> Gid {
+        Gid::new(&self.door.clock)
     }
 
-    /// That what is not the caller's was left as it was: whoever prepared it commits it.
-    async fn unharmed(&self, how: Spelling, under: Under, id: Gid) {
-        match under {
-            AnotherUsers => assert_eq!(self.commit(how, self.bob, id).await.0, 200),
-            ACoordinators => {
-                let acks = self.door.step("commit", &[json!({ "gid": id })]).await;
-                assert!(acks[0]["done"]["applied"]["offset"].is_u64(), "{acks}");
-            }
-            Nothing | Prepared | Committed | RolledBack | Late | Swept => {}
+    async fn take(&self, step: Step, how: Spelling, who: Who, id: Gid) -> (u16, Value) {
+        let user = match who {
+            Who::Ann => self.ann,
+            Who::Bob => self.bob,
+        };
+        match step {
+            Step::Prepare => self.prepare(how, user, id, "held").await,
+            Step::PrepareAnother => self.prepare(how, user, id, "another").await,
+            Step::Commit => self.commit(how, user, id).await,
+            Step::Rollback => self.rollback(how, user, id).await,
         }
     }
 
-    async fn check(&self, how: Spelling, under: Under, expected: [Said; 4]) {
-        for (step, (status, code)) in expected.into_iter().enumerate() {
-            let id = self.set(how, under).await;
-            // Twice: whatever the answer, it is the answer.
-            for _ in 0..2 {
-                let (got, body) = match step {
-                    0 => self.prepare(how, self.ann, id, "held").await,
-                    1 => self.prepare(how, self.ann, id, "another").await,
-                    2 => self.commit(how, self.ann, id).await,
-                    _ => self.rollback(how, self.ann, id).await,
-                };
-                // A new id is taken by whatever comes first.
-                assert_eq!(
-                    (got, body["code"].as_str().unwrap_or("")),
-                    (status, code),
-                    "{how:?} {under:?} {step}: {body}"
-                );
-                if step < 2 && status == 200 {
-                    assert_eq!(body["data"]["request_id"], json!(id), "{body}");
-                }
-            }
-            self.unharmed(how, under, id).await;
-        }
+    async fn prepare_as_coordinator(&self, id: Gid) {
+        let mut item = self.door.item(&self.topic, self.ann, "held", &[]);
+        item["gid"] = json!(id);
+        let (_, votes) = self.door.post(Service, "/api/2pc/prepare", json!({ "items": [item] })).await;
+        assert_eq!(votes, json!({ "votes": ["yes"] }));
+    }
+
+    async fn commit_as_coordinator(&self, id: Gid) {
+        let acks = self.door.step("commit", &[json!({ "gid": id })]).await;
+        assert!(acks[0]["done"]["applied"]["offset"].is_u64(), "{acks}");
+    }
+
+    fn pass(&self, span: Duration) {
+        self.door.hand.advance(span);
+    }
+
+    async fn swept(&self) -> u64 {
+        self.door.metric(SWEPT).await
+    }
+
+    async fn swept_becomes(&self, count: u64) {
+        self.door.metric_becomes(SWEPT, count).await;
     }
 }
 
@@ -170,12 +116,7 @@ impl Stage {
 async fn every_step_in_every_state_has_its_answer() {
     // Once at the start, and not again before the test is over; or all the time.
     let (unswept, swept) = (Stage::new(3_600_000).await, Stage::new(10).await);
-    for (under, expected) in TABLE {
-        for how in [EveryParticipants, Persists] {
-            let stage = if under == Swept { &swept } else { &unswept };
-            stage.check(how, under, expected).await;
-        }
-    }
+    by_hand::check(&unswept, &swept, &[EveryParticipants, Persists]).await;
     unswept.door.running.stop().await;
     swept.door.running.stop().await;
 }
@@ -211,7 +152,7 @@ async fn a_persons_id_is_of_this_time() {
         assert_eq!(stage.commit(EveryParticipants, stage.ann, id).await.0, 404, "nothing was made");
     }
     // Known ids are answered for, however old.
-    let known = stage.set(EveryParticipants, Committed).await;
+    let known = by_hand::set(&stage, EveryParticipants, Under::Committed).await;
     stage.door.hand.advance(Duration::from_secs(3_600));
     assert_eq!(stage.prepare(EveryParticipants, stage.ann, known, "held").await.0, 200);
     stage.door.running.stop().await;
@@ -287,7 +228,7 @@ async fn bodies_are_read_whatever_they_are_called() {
             assert_eq!((status, &refused["code"]), (400, &json!(code)), "{path} {broken}: {refused}");
         }
     }
-    let id = stage.set(EveryParticipants, Prepared).await;
+    let id = by_hand::set(&stage, EveryParticipants, Under::Prepared).await;
     let in_body = json!({ "request_id": id }).to_string();
     for _ in 0..2 {
         assert_eq!(curl(door, ann, Method::DELETE, "/api/rollback_2pc", &in_body).await.0, 200);
@@ -296,7 +237,7 @@ async fn bodies_are_read_whatever_they_are_called() {
     assert_eq!((status, &which["code"]), (400, &json!("request_id_missing")));
     assert_eq!(door.delete(ann, "/api/rollback_2pc?request_id=x").await.1["code"], "query_invalid");
     assert_eq!(door.delete(ann, "/api/notifications/rollback_2pc/x").await.1["code"], "path_invalid");
-    let id = stage.set(EveryParticipants, Prepared).await;
+    let id = by_hand::set(&stage, EveryParticipants, Under::Prepared).await;
     let in_query = format!("/api/commit_2pc?request_id={id}");
     assert_eq!(door.answer(door.request(ann, Method::POST, &in_query)).await.0, 200);
     // Published at once, an id would be taken for a promise that nobody keeps.
@@ -320,7 +261,7 @@ async fn what_a_coordinator_left_prepared_raises_an_alarm_until_it_is_decided() 
     door.hand.advance(alarm + Duration::from_micros(1));
     door.metric_becomes(OVERDUE, 2).await;
     door.hand.advance(Duration::from_secs(3_600));
-    door.metric_becomes("notifyx_persist_expired_total", 1).await;
+    door.metric_becomes(SWEPT, 1).await;
     assert_eq!(door.metric(OVERDUE).await, 2, "by hand it expires, a coordinator's never does");
     let done = door.step("commit", &items[..1]).await;
     assert_eq!(done[0]["done"]["applied"]["offset"], 1, "however late");

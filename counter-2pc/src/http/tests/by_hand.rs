@@ -2,54 +2,21 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use notifyx_commit::testing::by_hand::{self, ByHand, Step, Under, Who};
 use notifyx_model::{Gid, ManualClock, UserId};
-use notifyx_wire::rest::commit::{Ack, Acks, PrepareBatch, Vote, Votes};
+use notifyx_wire::rest::commit::{Ack, Acks, Prepare, PrepareBatch, Vote, Votes};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use super::Door;
 use crate::Config;
 
-/// What stands under the id before the step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Under {
-    Nothing,
-    Prepared,
-    Committed,
-    RolledBack,
-    /// 60 s after the prepare, to the microsecond; the sweep has not come by.
-    Late,
-    /// The same after the sweep.
-    Swept,
-    AnotherUsers,
-    ACoordinators,
-}
-use Under::{ACoordinators, AnotherUsers, Committed, Late, Nothing, Prepared, RolledBack, Swept};
-
-type Said = (u16, &'static str);
-const OK: Said = (200, "");
-const ABORTED: Said = (409, "transaction_aborted");
-const COMMITTED: Said = (409, "transaction_committed");
-const EXPIRED: Said = (409, "transaction_expired");
-const OTHER: Said = (422, "request_mismatch");
-const UNKNOWN: Said = (404, "transaction_not_found");
-const FOREIGN: Said = (403, "transaction_foreign");
-
-/// The table of `docs/TWO_PHASE_COMMIT.md`: the same prepare, another one under the same id, commit, rollback.
-const TABLE: [(Under, [Said; 4]); 8] = [
-    (Nothing, [OK, OK, UNKNOWN, UNKNOWN]),
-    (Prepared, [OK, OTHER, OK, OK]),
-    (Committed, [OK, OTHER, OK, COMMITTED]),
-    (RolledBack, [ABORTED, ABORTED, ABORTED, OK]),
-    (Late, [EXPIRED, EXPIRED, EXPIRED, OK]),
-    (Swept, [EXPIRED, EXPIRED, EXPIRED, OK]),
-    (AnotherUsers, [FOREIGN, FOREIGN, FOREIGN, FOREIGN]),
-    (ACoordinators, [FOREIGN, FOREIGN, FOREIGN, FOREIGN]),
-];
+const SWEPT: &str = "notifyx_counter_2pc_expired_total";
 
 /// How a path is spelt.
 #[derive(Clone, Copy, Debug)]
-enum Spelling {
+pub(super) enum Spelling {
     EveryParticipants,
     Counters,
 }
@@ -82,70 +49,53 @@ impl Door {
     async fn named(&self, how: Spelling, step: &str, user: UserId, id: Gid) -> (u16, Value) {
         self.step(how, step, user, json!({ "request_id": id })).await
     }
+}
 
-    /// An id under which this stands.
-    async fn set(&self, how: Spelling, under: Under) -> Gid {
-        let item = self.publish();
-        let id = item.gid;
-        let before = self.metric("notifyx_counter_2pc_expired_total").await;
-        match under {
-            Nothing => {}
-            AnotherUsers => assert_eq!(self.named(how, "prepare", self.bob, id).await.0, 200),
-            ACoordinators => {
-                let votes: Votes = self.batch("prepare", &PrepareBatch { items: vec![item] }).await;
-                assert_eq!(votes.votes, [Vote::Yes]);
-            }
-            Prepared | Committed | RolledBack | Late | Swept => {
-                assert_eq!(self.named(how, "prepare", self.ann, id).await.0, 200);
-            }
-        }
-        match under {
-            Committed => assert_eq!(self.named(how, "commit", self.ann, id).await.0, 200),
-            RolledBack => assert_eq!(self.named(how, "rollback", self.ann, id).await.0, 200),
-            Late => self.hand.advance(Duration::from_secs(60)),
-            Swept => {
-                self.hand.advance(Duration::from_secs(60));
-                self.metric_becomes("notifyx_counter_2pc_expired_total", before + 1).await;
-            }
-            Nothing | Prepared | AnotherUsers | ACoordinators => {}
-        }
-        id
+#[async_trait(?Send)]
+impl ByHand for Door {
+    type Spelling = Spelling;
+
+    fn new_id(&self) -> Gid {
+        Gid::new(&self.clock)
     }
 
-    /// That what is not the caller's was left as it was: whoever prepared it commits it.
-    async fn unharmed(&self, how: Spelling, under: Under, id: Gid) {
-        match under {
-            AnotherUsers => assert_eq!(self.named(how, "commit", self.bob, id).await.0, 200),
-            ACoordinators => {
-                let acks: Acks = self.batch("commit", &json!({ "gids": [id] })).await;
-                assert_eq!(acks.acks, [Ack::Done { applied: None }]);
+    async fn take(&self, step: Step, how: Spelling, who: Who, id: Gid) -> (u16, Value) {
+        let user = match who {
+            Who::Ann => self.ann,
+            Who::Bob => self.bob,
+        };
+        match step {
+            Step::Prepare => self.named(how, "prepare", user, id).await,
+            Step::PrepareAnother => {
+                let other = json!({ "request_id": id, "topic_id": self.topic });
+                self.step(how, "prepare", user, other).await
             }
-            Nothing | Prepared | Committed | RolledBack | Late | Swept => {}
+            Step::Commit => self.named(how, "commit", user, id).await,
+            Step::Rollback => self.named(how, "rollback", user, id).await,
         }
     }
 
-    async fn check(&self, how: Spelling, under: Under, expected: [Said; 4]) {
-        for (step, (status, code)) in expected.into_iter().enumerate() {
-            let id = self.set(how, under).await;
-            // Twice: whatever the answer, it is the answer.
-            for _ in 0..2 {
-                let (got, body) = match step {
-                    0 => self.named(how, "prepare", self.ann, id).await,
-                    1 => {
-                        let other = json!({ "request_id": id, "topic_id": self.topic });
-                        self.step(how, "prepare", self.ann, other).await
-                    }
-                    2 => self.named(how, "commit", self.ann, id).await,
-                    _ => self.named(how, "rollback", self.ann, id).await,
-                };
-                let told = (got, body["code"].as_str().unwrap_or(""));
-                assert_eq!(told, (status, code), "{how:?} {under:?} {step}: {body}");
-                if step < 2 && status == 200 {
-                    assert_eq!(body["data"]["request_id"], json!(id), "{body}");
-                }
-            }
-            self.unharmed(how, under, id).await;
-        }
+    async fn prepare_as_coordinator(&self, gid: Gid) {
+        let items = vec![Prepare { gid, ..self.publish() }];
+        let votes: Votes = self.batch("prepare", &PrepareBatch { items }).await;
+        assert_eq!(votes.votes, [Vote::Yes]);
+    }
+
+    async fn commit_as_coordinator(&self, id: Gid) {
+        let acks: Acks = self.batch("commit", &json!({ "gids": [id] })).await;
+        assert_eq!(acks.acks, [Ack::Done { applied: None }]);
+    }
+
+    fn pass(&self, span: Duration) {
+        self.hand.advance(span);
+    }
+
+    async fn swept(&self) -> u64 {
+        self.metric(SWEPT).await
+    }
+
+    async fn swept_becomes(&self, count: u64) {
+        self.metric_becomes(SWEPT, count).await;
     }
 }
 
@@ -153,12 +103,7 @@ impl Door {
 async fn every_step_in_every_state_has_its_answer() {
     // Once at the start, and not again before the test is over; or all the time.
     let (unswept, swept) = (open(3_600_000).await, open(10).await);
-    for (under, expected) in TABLE {
-        for how in [EveryParticipants, Counters] {
-            let door = if under == Swept { &swept } else { &unswept };
-            door.check(how, under, expected).await;
-        }
-    }
+    by_hand::check(&unswept, &swept, &[EveryParticipants, Counters]).await;
     // By each spelling: one that was prepared and is committed, four that were committed before, four of the coordinator's.
     assert_eq!((unswept.counter().await.counter, swept.counter().await.counter), (18, 0));
     unswept.running.stop().await;
@@ -175,7 +120,7 @@ async fn a_prepare_by_hand_lasts_sixty_seconds_and_then_counts_for_nothing() {
     door.hand.advance(Duration::from_micros(1));
     let (status, refused) = door.named(EveryParticipants, "commit", door.ann, late).await;
     assert_eq!((status, &refused["code"]), (409, &json!("transaction_expired")), "at the moment");
-    door.metric_becomes("notifyx_counter_2pc_expired_total", 1).await;
+    door.metric_becomes(SWEPT, 1).await;
     let counter = door.counter().await;
     assert_eq!((counter.counter, counter.count_2pc_next, counter.is_2pc_locked), (1, 1, false), "released");
     door.running.stop().await;
@@ -194,7 +139,7 @@ async fn a_persons_id_is_of_this_time() {
         assert_eq!(door.named(EveryParticipants, "commit", door.ann, id).await.0, 404, "nothing was made");
     }
     // Known ids are answered for, however old.
-    let known = door.set(EveryParticipants, Committed).await;
+    let known = by_hand::set(&door, EveryParticipants, Under::Committed).await;
     door.hand.advance(Duration::from_secs(3_600));
     assert_eq!(door.named(EveryParticipants, "prepare", door.ann, known).await.0, 200);
     door.running.stop().await;
@@ -215,9 +160,9 @@ async fn bodies_are_read_whatever_they_are_called() {
         assert_eq!(status, 200, "{prepared}");
         assert_eq!(curl(Method::POST, &path("commit"), &prepared["data"].to_string()).await.0, 200);
         assert_eq!(curl(Method::POST, &path("prepare"), "").await.0, 200, "the body may be left out");
-        let id = door.set(how, Prepared).await;
+        let id = by_hand::set(&door, how, Under::Prepared).await;
         assert_eq!(curl(Method::POST, &format!("{}?request_id={id}", path("commit")), "").await.0, 200);
-        let id = door.set(how, Prepared).await;
+        let id = by_hand::set(&door, how, Under::Prepared).await;
         assert_eq!(curl(Method::DELETE, &format!("{}?request_id={id}", path("rollback")), "").await.0, 200);
         for (method, step, broken, code) in [
             (Method::POST, "prepare", "{", "body_invalid"),
@@ -253,7 +198,7 @@ async fn what_a_coordinator_left_prepared_raises_an_alarm_until_it_is_decided() 
     door.hand.advance(alarm + Duration::from_micros(1));
     door.metric_becomes(OVERDUE, 2).await;
     door.hand.advance(Duration::from_secs(3_600));
-    door.metric_becomes("notifyx_counter_2pc_expired_total", 1).await;
+    door.metric_becomes(SWEPT, 1).await;
     assert_eq!(door.metric(OVERDUE).await, 2, "by hand it expires, a coordinator's never does");
     let _: Acks = door.batch("commit", &json!({ "gids": [a] })).await;
     assert_eq!(door.counter().await.counter, 1, "however late");
