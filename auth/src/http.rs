@@ -8,7 +8,7 @@ use actix_web::{
     HttpResponse,
     web::{self, Data, Path, Query},
 };
-use notifyx_chassis::{Anyone, Caller, Denied, Failure, Json, Scoped, Shared};
+use notifyx_chassis::{Anyone, Caller, Denied, Failure, Json, Schemes, Scoped, Shared};
 use notifyx_model::{KeyId, UserId};
 use notifyx_wire::rest::{
     Problem,
@@ -19,10 +19,7 @@ use notifyx_wire::rest::{
 };
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
-use utoipa::{
-    IntoParams, Modify, OpenApi,
-    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use utoipa::{IntoParams, OpenApi};
 
 use crate::{accounts::Accounts, keys::Keys, sessions::Sessions};
 
@@ -248,18 +245,6 @@ async fn noop() -> HttpResponse {
     modifiers(&Schemes)
 )]
 pub(crate) struct ApiDoc;
-
-struct Schemes;
-
-impl Modify for Schemes {
-    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let components = api.components.get_or_insert_default();
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        components.add_security_scheme("token", SecurityScheme::Http(bearer));
-        let secret = ApiKeyValue::new(notifyx_wire::header::CLUSTER_SECRET);
-        components.add_security_scheme("cluster", SecurityScheme::ApiKey(ApiKey::Header(secret)));
-    }
-}
 
 #[cfg(test)]
 mod tests;

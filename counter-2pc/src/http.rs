@@ -5,20 +5,14 @@ mod by_hand;
 mod tests;
 
 use actix_web::web::{self, Data, Path, ServiceConfig};
-use notifyx_chassis::{Caller, Failure, Json, Shared, batch_bodies};
+use notifyx_chassis::{Caller, Failure, Json, Schemes, Shared, batch_bodies};
 use notifyx_model::{TopicId, UserId};
-use notifyx_wire::{
-    header,
-    rest::{
-        Problem,
-        commit::{Acks, GidBatch, PrepareBatch, Votes},
-        counter::{TopicCounter, UserCounter},
-    },
+use notifyx_wire::rest::{
+    Problem,
+    commit::{Acks, GidBatch, PrepareBatch, Votes},
+    counter::{TopicCounter, UserCounter},
 };
-use utoipa::{
-    Modify, OpenApi,
-    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use utoipa::OpenApi;
 
 use crate::{Counter, Error};
 
@@ -127,15 +121,3 @@ fn own(caller: &Caller, user_id: UserId) -> Result<UserId, Failure> {
     modifiers(&Schemes)
 )]
 pub(crate) struct ApiDoc;
-
-struct Schemes;
-
-impl Modify for Schemes {
-    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let components = api.components.get_or_insert_default();
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        components.add_security_scheme("token", SecurityScheme::Http(bearer));
-        let secret = ApiKeyValue::new(header::CLUSTER_SECRET);
-        components.add_security_scheme("cluster", SecurityScheme::ApiKey(ApiKey::Header(secret)));
-    }
-}

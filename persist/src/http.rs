@@ -8,12 +8,8 @@ mod topics;
 mod transactions;
 
 use actix_web::web::{self, Data, ServiceConfig};
-use notifyx_chassis::{Shared, batch_bodies};
-use notifyx_wire::header;
-use utoipa::{
-    Modify, OpenApi,
-    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use notifyx_chassis::{Schemes, Shared, batch_bodies};
+use utoipa::OpenApi;
 
 use crate::Persist;
 
@@ -86,15 +82,3 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     modifiers(&Schemes)
 )]
 pub(crate) struct ApiDoc;
-
-struct Schemes;
-
-impl Modify for Schemes {
-    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let components = api.components.get_or_insert_default();
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        components.add_security_scheme("token", SecurityScheme::Http(bearer));
-        let secret = ApiKeyValue::new(header::CLUSTER_SECRET);
-        components.add_security_scheme("cluster", SecurityScheme::ApiKey(ApiKey::Header(secret)));
-    }
-}

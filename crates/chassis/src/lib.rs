@@ -7,6 +7,7 @@ mod caller;
 pub mod config;
 pub mod connections;
 mod context;
+mod description;
 mod door;
 mod inner;
 mod json;
@@ -20,6 +21,7 @@ pub mod telemetry;
 
 pub use caller::{Anyone, Caller, Denied, Identify, Unavailable, User, client_address};
 pub use context::{Cluster, Context};
+pub use description::Schemes;
 pub use door::{Door, Parts, batch_bodies, grpc};
 pub use json::{ByHand, Json, Unparsed, UnparsedMax};
 pub use reply::Failure;
