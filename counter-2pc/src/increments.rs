@@ -25,11 +25,6 @@ use crate::{
     topics::Topics,
 };
 
-/// Giving way is rare, as locks are taken in one order; five in a row is another trouble, and the caller's to know.
-const ATTEMPTS: u32 = 5;
-/// Doubles with each attempt: 15 ms in all, well below every caller's deadline.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-
 pub(crate) struct Increments {
     store: Arc<dyn Store>,
     topics: Arc<dyn Topics>,
@@ -68,7 +63,7 @@ impl Increments {
             Err(refusal) => Vote::No(problem(&refusal)),
         };
         let votes: Vec<Vote> = outcomes.into_iter().map(vote).collect();
-        self.metrics.voted(&votes);
+        self.metrics.transactions.voted(&votes);
         Ok(votes)
     }
 
@@ -140,25 +135,23 @@ impl Increments {
             }
         };
         let acks: Vec<Ack> = outcomes.into_iter().zip(gids).map(ack).collect();
-        self.metrics.acked(step, &acks);
+        self.metrics.transactions.acked(step, &acks);
         acks
     }
 
-    /// Tries a transaction again that was chosen to give way (a deadlock, a busy file): it was rolled back whole.
+    /// A transaction that gave way is counted, and tried again.
     async fn again<T, Fut>(&self, transaction: impl Fn() -> Fut) -> Result<T, Error>
     where
         Fut: Future<Output = Result<T, Error>>,
     {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..ATTEMPTS {
-            match transaction().await {
-                Err(Error::Database(notifyx_database::Error::GaveWay(_))) => self.metrics.gave_way(),
-                outcome => return outcome,
+        let gave_way = |error: &Error| {
+            let it_did = matches!(error, Error::Database(notifyx_database::Error::GaveWay(_)));
+            if it_did {
+                self.metrics.transactions.gave_way();
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-        transaction().await
+            it_did
+        };
+        notifyx_database::again(transaction, gave_way).await
     }
 }
 

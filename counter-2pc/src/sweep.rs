@@ -42,7 +42,7 @@ impl Sweeper {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if let Some(Err(error)) = stop.run_until_cancelled(self.sweep()).await {
-                self.metrics.sweep_failed();
+                self.metrics.transactions.sweep_failed();
                 tracing::warn!(error = %reply::chain(&error), "the sweep failed and will be tried again: {error}");
             }
         }
@@ -50,15 +50,9 @@ impl Sweeper {
 
     pub(crate) async fn sweep(&self) -> Result<(), Error> {
         let now = self.clock.now();
-        self.metrics.expired(self.store.expire(now - self.by_hand, PAGE).await?);
+        self.metrics.transactions.expired(self.store.expire(now - self.by_hand, PAGE).await?);
         let overdue = self.store.overdue(now - self.alarm).await?;
-        if self.metrics.overdue(overdue) {
-            let bound = self.alarm.as_secs();
-            tracing::error!(
-                overdue,
-                "{overdue} transactions are prepared for longer than {bound} s: is a coordinator running?"
-            );
-        }
+        self.metrics.transactions.overdue(overdue, self.alarm);
         self.store.forget(now - self.keep, PAGE).await?;
         Ok(())
     }

@@ -55,7 +55,7 @@ impl Transactions {
             Ok(checked) => checked,
             Err((count, error)) => {
                 let problem = problem(&error);
-                return Ok(self.metrics.voted(vec![Vote::Error(problem); count]));
+                return Ok(self.voted(vec![Vote::Error(problem); count]));
             }
         };
         let (preparations, refused): (Vec<_>, Vec<_>) =
@@ -77,7 +77,17 @@ impl Transactions {
                     OnPrepare::Reserve => unreachable!("a row was found, so there is nothing to reserve"),
                 },
             };
-        Ok(self.metrics.voted(inserted.into_iter().zip(refused).zip(&preparations).map(vote).collect()))
+        Ok(self.voted(inserted.into_iter().zip(refused).zip(&preparations).map(vote).collect()))
+    }
+
+    fn voted(&self, votes: Vec<Vote>) -> Vec<Vote> {
+        self.metrics.transactions.voted(&votes);
+        votes
+    }
+
+    fn acked(&self, step: &'static str, acks: Vec<Ack>) -> Vec<Ack> {
+        self.metrics.transactions.acked(step, &acks);
+        acks
     }
 
     /// For the coordinator: one ack per gid, in order. Of one topic they take their places in this order.
@@ -96,7 +106,7 @@ impl Transactions {
             Ok(Err(refusal)) => violation(*gid, "commit", refusal),
             Err(problem) => Ack::Error(problem),
         });
-        Ok(self.metrics.acked("commit", acks.collect()))
+        Ok(self.acked("commit", acks.collect()))
     }
 
     /// For the coordinator: one ack per gid, in order.
@@ -112,7 +122,7 @@ impl Transactions {
             Ok(Err(refusal)) => violation(*gid, "rollback", refusal),
             Err(problem) => Ack::Error(problem),
         });
-        Ok(self.metrics.acked("rollback", acks.collect()))
+        Ok(self.acked("rollback", acks.collect()))
     }
 
     /// By hand: the id to commit or roll back with. A repetition under an id of the caller's own is answered like the first,

@@ -64,7 +64,7 @@ impl Sweeper {
                 _ = ticks.tick() => {}
             }
             if let Err(error) = self.sweep(&stop).await {
-                self.metrics.sweep_failed();
+                self.metrics.transactions.sweep_failed();
                 tracing::warn!(error = %reply::chain(&error), "the sweep failed and will be tried again: {error}");
             }
         }
@@ -72,15 +72,10 @@ impl Sweeper {
 
     pub(crate) async fn sweep(&self, stop: &CancellationToken) -> Result<(), Error> {
         let now = self.clock.now();
-        self.metrics.expired(again(&self.metrics, || self.transactions.expire(now - self.by_hand)).await?);
+        let expired = again(&self.metrics, || self.transactions.expire(now - self.by_hand)).await?;
+        self.metrics.transactions.expired(expired);
         let overdue = self.transactions.overdue(now - self.alarm).await?;
-        if self.metrics.overdue(overdue) {
-            let bound = self.alarm.as_secs();
-            tracing::error!(
-                overdue,
-                "{overdue} transactions are prepared for longer than {bound} s: is a coordinator running?"
-            );
-        }
+        self.metrics.transactions.overdue(overdue, self.alarm);
         again(&self.metrics, || self.transactions.forget(now - self.keep, PAGE)).await?;
         self.trim(stop).await
     }

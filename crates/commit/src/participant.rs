@@ -30,6 +30,7 @@
 //! Each second: release what [`Judge::expired`] says (by hand, older than [`BY_HAND`]) and mark it `expired`, and count rows
 //! that are prepared since before `now - `[`ALARM`] into an alarm metric; those stay prepared.
 
+mod metrics;
 mod refusal;
 mod row;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use notifyx_model::{Gid, Timestamp, UserId};
 
 use crate::RequestHash;
 
+pub use metrics::Metrics;
 pub use refusal::Refusal;
 pub use row::{NO_REQUEST, Origin, Row, State, Unknown};
 
