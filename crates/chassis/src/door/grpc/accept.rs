@@ -89,7 +89,11 @@ pub(super) async fn serve(
     drop(listener);
     tasks.close();
     if timeout(patience.drain, tasks.wait()).await.is_err() {
-        tracing::warn!(service = name, "{name} cuts {} calls and connections that did not end", tasks.len());
+        // A stream is ended by the stop, which is meant, and its caller comes again; a call has somebody who waits for its answer.
+        match calls.methods.unanswered() {
+            0 => tracing::debug!(service = name, "{name} cuts {} streams and connections", tasks.len()),
+            lost => tracing::warn!(service = name, "{name} cuts {lost} calls that did not end"),
+        }
         cut.cancel();
         tasks.wait().await;
     }

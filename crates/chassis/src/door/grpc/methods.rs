@@ -108,6 +108,11 @@ impl Methods {
         Ok(Place { _permit: permit, gauge: gauge.clone() })
     }
 
+    /// Calls whose answers have not gone out, without streams and probes.
+    pub(super) fn unanswered(&self) -> i64 {
+        self.calls.1.get()
+    }
+
     pub(super) fn answered(&self, method: &Method, code: Code, seconds: f64) {
         self.count.with_label_values(&[&*method.path, name(code)]).inc();
         self.seconds.with_label_values(&[&*method.path]).observe(seconds);
@@ -134,5 +139,24 @@ fn name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notifyx_wire::grpc;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_missed_where_it_is_cut_and_a_stream_is_not() {
+        let methods = Methods::new(&Registry::new(), &[grpc::DESCRIPTORS]).unwrap();
+        let find = |name| methods.find(&format!("/notifyx.events.v1.Events/{name}"));
+        let _stream = methods.place(&find("Watch")).unwrap();
+        assert_eq!(methods.unanswered(), 0);
+        let call = methods.place(&find("Append")).unwrap();
+        assert_eq!(methods.unanswered(), 1);
+        drop(call);
+        assert_eq!(methods.unanswered(), 0);
     }
 }
