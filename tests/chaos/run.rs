@@ -104,7 +104,7 @@ impl Scene {
     async fn set_up(form: Form, seed: u64) -> Self {
         let mut scene = Self {
             seed,
-            stage: Stage::set(form, seed, &PROCESSES).await,
+            stage: Stage::set(form, seed, &PROCESSES, &[]).await,
             load: Arc::default(),
             publishers: Vec::new(),
             doors: HashMap::new(),

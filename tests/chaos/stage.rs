@@ -29,13 +29,19 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// `processes`: of [`Form::Separate`], of which the first two, discovery and auth, are not struck.
-    pub(crate) async fn set(form: Form, seed: u64, processes: &'static [&'static str]) -> Self {
+    /// `processes`: of [`Form::Separate`], of which the first two, discovery and auth, are not struck. `variables`: of every process.
+    pub(crate) async fn set(
+        form: Form,
+        seed: u64,
+        processes: &'static [&'static str],
+        variables: &[(&'static str, &'static str)],
+    ) -> Self {
         let server = (form == Form::Separate).then(|| Server::start_at(fixed_port()));
         let options = Options {
             processes: if form == Form::Separate { processes } else { &["up"] },
             server: server.as_ref().map(|server| server.base.clone()),
             timing: Timing::Protocol,
+            variables: variables.to_vec(),
             ..Options::default()
         };
         let mut platform = Platform::start_with(form, options).await;

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 
 use rand::Rng;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     client::{Client, micros},
+    log::get,
     story::{Act, Happened, Story},
 };
-use crate::harness::{Api, Person};
+use crate::harness::Api;
 
 pub(crate) struct Notifier<'a> {
     pub(crate) name: String,
@@ -65,15 +67,21 @@ impl Notifier<'_> {
 pub(crate) struct Inbox(HashMap<String, Vec<Happened>>);
 
 impl Inbox {
-    pub(crate) async fn read(person: &Person, topic: &str) -> Self {
+    pub(crate) async fn read(api: &Api, topic: &str, until: Instant) -> Self {
         let mut inbox: HashMap<String, Vec<Happened>> = HashMap::new();
-        for notification in person.inbox(topic).await {
-            let text =
-                |field: &str| notification[field].as_str().unwrap_or_else(|| panic!("{field} in {notification}"));
-            let at_us = micros(&Value::String(text("inserted_at").to_owned()));
-            inbox.entry(text("message").to_owned()).or_default().push(Happened { due_us: None, at_us });
+        let mut after = String::new();
+        loop {
+            let page = get(api, &format!("/api/notifications?topic_name={topic}&limit=500{after}"), until).await;
+            for notification in page["notifications"].as_array().expect("a list") {
+                let message = notification["message"].as_str().expect("text").to_owned();
+                let at_us = micros(&notification["inserted_at"]);
+                inbox.entry(message).or_default().push(Happened { due_us: None, at_us });
+            }
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return Self(inbox),
+            }
         }
-        Self(inbox)
     }
 
     pub(crate) fn of(&self, message: &str) -> &[Happened] {

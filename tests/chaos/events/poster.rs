@@ -80,13 +80,13 @@ impl Poster<'_> {
             return;
         }
         let path = format!("/events/{}?category={}", draft.name, draft.category);
-        while self.client.dice.random_bool(0.3) {
+        while self.client.dice.random_bool(0.4) {
             let to = self.client.time();
             let body = json!({ "fireAt": to / 1_000 });
             let moved = |door: &crate::harness::Api| door.request(Method::PATCH, &path).json(&body);
             self.client.insist(story, Act::Move(to), moved).await;
         }
-        if self.client.dice.random_bool(0.2) {
+        if self.client.dice.random_bool(0.3) {
             self.client.insist(story, Act::Cancel, |door| door.request(Method::DELETE, &path)).await;
         }
     }

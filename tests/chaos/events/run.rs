@@ -33,6 +33,9 @@ use crate::{
 const PROCESSES: [&str; 8] =
     ["discovery", "auth", "persist-1", "counter-2pc-1", "events-1", "events-2", "gateway-1", "gateway-2"];
 
+/// Far fewer than wait in a category: windows overflow and are filled from the store all the time.
+const SMALL_WINDOW: [(&str, &str); 1] = [("NOTIFYX_EVENTS__WINDOW_EVENTS", "8")];
+
 /// What a run of `make test` gives at least, and the rounds of faults it goes through: ten seconds of load.
 const THINGS: usize = 200;
 const ROUNDS: usize = 7;
@@ -53,7 +56,7 @@ pub(crate) async fn run(form: Form) {
     let size = settings::size("NOTIFYX_CHAOS_EVENTS").unwrap_or(THINGS);
     eprintln!("NOTIFYX_CHAOS_SEED={seed} NOTIFYX_CHAOS_EVENTS={size} ({form:?})");
     let began = Instant::now();
-    let stage = Stage::set(form, seed, &PROCESSES).await;
+    let stage = Stage::set(form, seed, &PROCESSES, &SMALL_WINDOW).await;
     let cast = Cast::gather(&stage).await;
     let load = Load::default();
     let began_us = now_us() - i64::try_from(stage.storm.began().elapsed().as_micros()).expect("short");
@@ -214,7 +217,7 @@ impl Given {
             let text = || recurring.story.text(began_us, &[]);
             wrong.extend(with_story(recurring.violations(&logs, shown.as_ref()), text));
         }
-        let inbox = Inbox::read(&cast.bob.at(&gateways[0]), &cast.topic).await;
+        let inbox = Inbox::read(&cast.bob.at(&gateways[0]).api, &cast.topic, by).await;
         for Notification { story, .. } in &self.notifications {
             let happened = inbox.of(&story.name);
             wrong.extend(with_story(story.violations(happened), || story.text(began_us, happened)));
