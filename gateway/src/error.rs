@@ -64,6 +64,10 @@ pub enum Error {
     EventNotFound(EventId),
     #[error("after is not an offset: it is the `next` of the page before, or a whole number")]
     BadOffset,
+    #[error("after is not the `next` of a page of this list: begin without it")]
+    BadCursor,
+    #[error("`key` is asked of what waits: add `state=scheduled` (the log is read by offset)")]
+    KeyOfLog,
     #[error("{0}")]
     WhichRule(&'static str),
     #[error("{0}")]
@@ -84,6 +88,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What failed was to list: services call a cursor what is `after` at our doors.
+    pub(crate) fn of_list(error: CallError) -> Self {
+        match error {
+            CallError::Refused(problem, _) if problem.code == "cursor_invalid" => Self::BadCursor,
+            error => Self::Call(error),
+        }
+    }
+
     /// What failed was to change something: `then` says what to do where it is not known whether it did.
     pub(crate) fn of_change(error: CallError, then: &'static str) -> Self {
         match error {
@@ -105,6 +117,8 @@ impl Fault for Error {
             | Self::TooManyEvents
             | Self::EventInvalid(_)
             | Self::BadOffset
+            | Self::BadCursor
+            | Self::KeyOfLog
             | Self::WhichRule(_)
             | Self::ScheduleInvalid(_)
             | Self::WhichTopic
@@ -137,7 +151,8 @@ impl Fault for Error {
             Self::TooManyEvents => "too_many_events",
             Self::EventInvalid(_) => "event_invalid",
             Self::EventNotFound(_) => "event_not_found",
-            Self::BadOffset => "cursor_invalid",
+            Self::BadOffset | Self::BadCursor => "cursor_invalid",
+            Self::KeyOfLog => "query_invalid",
             Self::WhichRule(_) | Self::ScheduleInvalid(_) => "schedule_invalid",
             Self::ScheduleNotFound(_) => "schedule_not_found",
             Self::Denied(denied) => denied.code(),

@@ -99,6 +99,24 @@ pub(crate) enum State {
     Scheduled,
 }
 
+/// The same, with what they are about. The log has no index of keys.
+#[derive(Debug)]
+pub(crate) enum Which {
+    Fired,
+    /// Of one key, or all.
+    Scheduled(Option<String>),
+}
+
+impl Which {
+    pub(crate) fn new(state: State, key: Option<String>) -> Result<Self, Error> {
+        match (state, key) {
+            (State::Fired, None) => Ok(Self::Fired),
+            (State::Fired, Some(_)) => Err(Error::KeyOfLog),
+            (State::Scheduled, key) => Ok(Self::Scheduled(key)),
+        }
+    }
+}
+
 pub(crate) struct Page {
     pub(crate) events: Vec<wire::Event>,
     pub(crate) next: Option<String>,
@@ -190,25 +208,25 @@ impl Live {
         &self,
         by: &By,
         category: &Category,
-        state: State,
+        which: Which,
         after: Option<String>,
         limit: Option<u32>,
     ) -> Result<Page, Error> {
         by.check(Verb::Subscribe, category)?;
         let limit = page(limit)?;
         let category = category.to_string();
-        match state {
-            State::Fired => {
+        match which {
+            Which::Fired => {
                 let after = after.map_or(Ok(0), |after| after.parse()).map_err(|_| Error::BadOffset)?;
                 let read = self.backends.events.read(wire::ReadRequest { category, after, limit }).await?;
                 let last = read.events.last().and_then(|event| event.offset);
                 let next = last.filter(|last| *last < read.head).map(|last| last.to_string());
                 Ok(Page { events: read.events, next, bounds: Some((read.head, read.oldest)) })
             }
-            State::Scheduled => {
+            Which::Scheduled(key) => {
                 let cursor = after.unwrap_or_default();
-                let request = wire::ListRequest { category, cursor, limit, ..wire::ListRequest::default() };
-                let list = self.backends.events.list(request).await?;
+                let list = self.backends.events.list(wire::ListRequest { category, cursor, limit, key }).await;
+                let list = list.map_err(Error::of_list)?;
                 Ok(Page { events: list.events, next: some(list.next), bounds: None })
             }
         }
@@ -232,7 +250,7 @@ impl Live {
             limit: page(limit)?,
             ..wire::QueuesRequest::default()
         };
-        let reply = self.backends.events.queues(request).await?;
+        let reply = self.backends.events.queues(request).await.map_err(Error::of_list)?;
         let readable = reply.queues.into_iter().filter(|queue| by.may(Verb::Subscribe, &queue.category));
         Ok(QueuePage { queues: readable.map(Queue::from).collect(), next: some(reply.next) })
     }

@@ -99,7 +99,7 @@ impl Scheduled {
         if !(1..=PAGE_MAX).contains(&limit) {
             return Err(Error::BadLimit { limit, most: PAGE_MAX });
         }
-        let page = self.calls.list(by, after.unwrap_or_default(), limit).await?;
+        let page = self.calls.list(by, after.unwrap_or_default(), limit).await.map_err(Error::of_list)?;
         let mut notifications = Vec::with_capacity(page.events.len());
         for event in page.events {
             notifications.push(shown(&event, ScheduledState::Scheduled)?);

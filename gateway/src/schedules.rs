@@ -55,7 +55,7 @@ impl Live {
             cursor: after.unwrap_or_default(),
             limit: page(limit)?,
         };
-        let reply = self.backends.events.schedules(request).await?;
+        let reply = self.backends.events.schedules(request).await.map_err(Error::of_list)?;
         let readable = reply.schedules.into_iter().filter(|found| by.may(Verb::Subscribe, category(found)));
         Ok(SchedulePage {
             schedules: readable.map(|found| Schedule::told(found, true)).collect(),
@@ -137,7 +137,8 @@ mod tests {
     fn ask(change: &Value) -> Result<wire::NewSchedule, String> {
         let mut body = json!({ "category": "reports", "data": [1] });
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        let new: NewSchedule = serde_json::from_value(body).map_err(|error| error.to_string())?;
+        let body = body.to_string();
+        let new: NewSchedule = notifyx_wire::json::read(&body).map_err(|why| why.to_string())?;
         asked(new).map_err(|error| format!("{}: {error}", error.code()))
     }
 
@@ -164,9 +165,28 @@ mod tests {
             (json!({ "every": "soon" }), "schedule_invalid: every is not a span of time"),
             (json!({ "every": "1 month" }), "schedule_invalid: every counts months"),
             (json!({ "every": "1s", "endAt": "soon" }), "schedule_invalid: endAt is neither a Unix time"),
-            (json!({ "every": "1s", "onMissed": "fire" }), "unknown variant `fire`, expected one of `fire_all`"),
+            (
+                json!({ "every": "1s", "onMissed": "fire" }),
+                "onMissed: unknown variant `fire`, expected one of `fire_all`",
+            ),
+            (json!({ "every": "1s", "onMissed": 7 }), "onMissed: invalid type: integer `7`, expected a text"),
+            (json!({ "every": "1s", "category": 7 }), "category: invalid type: integer `7`, expected a text"),
+            (json!({ "every": "1s", "category": "a/b" }), "category holds a /"),
+            (json!({ "every": "1s", "id": ["a"] }), "id: invalid type: array, expected a text"),
+            (json!({ "every": "1s", "id": "a b" }), "id: event id holds"),
+            (json!({ "every": "1s", "startAt": true }), "startAt: invalid type: boolean `true`, expected a time"),
+            (json!({ "every": "1s", "endAt": {} }), "endAt: invalid type: object, expected a time"),
+            (json!({ "every": "1s", "count": "7" }), "count: invalid type: string \"7\", expected a whole number"),
+            (
+                json!({ "every": "1s", "priority": 4.5 }),
+                "priority: invalid type: floating point `4.5`, expected a whole",
+            ),
+            (json!({ "every": "1s", "priority": 10 }), "priority 10 is not 0 to 9"),
+            (json!({ "every": "1s", "key": 7 }), "key: invalid type: integer `7`, expected a text"),
+            (json!({ "cron": 7 }), "cron: invalid type: integer `7`, expected a text"),
+            (json!({ "cron": "* * * * *", "timeZone": 7 }), "timeZone: invalid type: integer `7`, expected a text"),
             (json!({ "every": "1s", "time_zone": "UTC" }), "unknown field `time_zone`"),
-            (json!({ "every": {} }), "expected a span"),
+            (json!({ "every": {} }), "every: invalid type: object, expected a span: a number of seconds"),
         ] {
             let told = ask(&change).unwrap_err();
             assert!(told.starts_with(said), "{change}: {told}");

@@ -1,15 +1,11 @@
 //! Scheduled events over REST: an event's life, bad input beside good, what an API key may, what recurs.
 
-use std::{
-    future::Future,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use crate::harness::{Answer, Api, Form, Options, Person, Platform, Terminal, at_once, in_both_forms, send, unique};
+use crate::harness::{Answer, Api, Form, Options, Person, Platform, at_once, in_both_forms, send, unique, until};
 
 in_both_forms!(
     an_event_lives_from_its_post_to_the_log,
@@ -19,30 +15,13 @@ in_both_forms!(
     a_key_does_what_its_scopes_say,
     a_schedule_lives_from_create_to_delete,
     single_posts_at_once_are_all_stored,
-    the_terminal_posts_lists_and_cancels,
-    the_terminal_handles_schedules,
+    what_waits_is_listed_by_its_key,
 );
-
-/// For what takes some milliseconds, on a machine that runs all tests at once.
-const SOON: Duration = Duration::from_secs(60);
 
 /// Unix time in seconds, so far ahead.
 #[expect(clippy::disallowed_methods, reason = "events fire by the real clock here")]
 fn ahead(seconds: f64) -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() + seconds
-}
-
-/// Asks until the answer is there: the doors of streams are looked at elsewhere.
-async fn until<T, Fut: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> Fut) -> T {
-    let asked = async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(SOON, asked).await.unwrap_or_else(|_| panic!("{what} does not come about"))
 }
 
 async fn fired(api: &Api, id: &str) -> Value {
@@ -64,7 +43,8 @@ async fn an_event_lives_from_its_post_to_the_log(platform: &Platform) {
         "category": category, "fireAt": ahead(3_600.0), "createdAt": "2026-01-02T03:04:05.678901Z", "id": id,
         "priority": 9, "key": "order 7", "data": { "n": 1, "text": "grüß" },
     });
-    let posted = ann.api.post("/events", body).await.expect(201);
+    let answer = ann.api.post("/events", body).await;
+    let (place, posted) = (answer.headers["location"].to_str().unwrap().to_owned(), answer.expect(201));
     assert_eq!((&posted["id"], &posted["category"], &posted["priority"]), (&json!(id), &json!(category), &json!(9)));
     assert_eq!((&posted["key"], &posted["data"]["text"]), (&json!("order 7"), &json!("grüß")));
     assert_eq!(posted["createdAt"], "2026-01-02T03:04:05.678901Z");
@@ -74,6 +54,7 @@ async fn an_event_lives_from_its_post_to_the_log(platform: &Platform) {
     let path = format!("/events/{id}");
     let seen = ann.api.get(&path).await.expect(200);
     assert_eq!(seen, posted);
+    assert_eq!(ann.api.get(&place).await.expect(200), posted, "it is where `Location` says");
     assert_eq!(ann.api.get(&format!("{path}?category={category}")).await.expect(200), posted);
     assert_eq!(ann.api.get(&format!("{path}?category=another")).await.refused(404), "event_not_found");
     let waiting = ann.api.get(&format!("/events?category={category}&state=scheduled")).await.expect(200);
@@ -88,6 +69,15 @@ async fn an_event_lives_from_its_post_to_the_log(platform: &Platform) {
     let moved = moved_to(ahead(7_200.0)).await.expect(200);
     assert!(moved["fireAt"].as_str() > posted["fireAt"].as_str() && moved["data"] == posted["data"], "{moved}");
     assert_eq!(moved_to(-1.0).await.refused(400), "event_invalid");
+    for (body, said) in [
+        (json!({ "fireAt": {} }), "fireAt: invalid type: object, expected a time"),
+        (json!({ "fireat": 1 }), "unknown field `fireat`, expected `fireAt`"),
+        (json!({}), "missing field `fireAt`"),
+    ] {
+        let refused = send(ann.api.request(Method::PATCH, &path).json(&body)).await;
+        assert_eq!(refused.refused(400), "body_invalid");
+        assert!(refused.json()["detail"].as_str().unwrap().contains(said), "{said}: {}", refused.text);
+    }
     // What has passed fires at once.
     moved_to(ahead(-60.0)).await.expect(200);
     let event = fired(&ann.api, &id).await;
@@ -130,6 +120,37 @@ async fn an_id_that_was_seen_before_is_the_same_event(platform: &Platform) {
     assert_eq!(ann.api.delete(&format!("/events/{id}?category={category}")).await.expect(200)["data"], 1);
 }
 
+async fn what_waits_is_listed_by_its_key(platform: &Platform) {
+    let ann = platform.person("ann").await;
+    let category = unique("keyed");
+    let later = ahead(3_600.0);
+    // Of every three the first is about one order, the second about another, the third about nothing.
+    let event = |place: u32| {
+        let key = [json!("order 7"), json!("order 8"), Value::Null][place as usize % 3].clone();
+        json!({ "category": category, "fireAt": later + f64::from(place), "data": place, "key": key })
+    };
+    let posted = (0..9).rev().map(event).collect::<Vec<_>>();
+    ann.api.post("/events", json!(posted)).await.expect(201);
+    let page = async |query: &str| ann.api.get(&format!("/events?category={category}&state=scheduled{query}")).await;
+    let data = |page: &Value| {
+        page["events"].as_array().unwrap().iter().map(|event| event["data"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let first = page("&key=order+7&limit=2").await.expect(200);
+    assert_eq!(data(&first), [0, 3], "soonest first, and no others");
+    let second = page(&format!("&key=order%207&limit=2&after={}", first["next"].as_str().unwrap())).await.expect(200);
+    assert_eq!((data(&second), &second["next"]), (vec![6], &Value::Null));
+    assert_eq!(data(&page("&key=order").await.expect(200)), Vec::<u64>::new(), "a key is whole");
+    assert_eq!(data(&page("").await.expect(200)).len(), 9);
+
+    assert_eq!(page("&key=").await.refused(400), "event_invalid");
+    let long = page(&format!("&key={}", "k".repeat(256))).await;
+    assert_eq!(long.refused(400), "event_invalid");
+    assert!(long.text.contains("key has 256 bytes, more than 255"), "{}", long.text);
+    let of_the_log = ann.api.get(&format!("/events?category={category}&key=order+7")).await;
+    assert_eq!(of_the_log.refused(400), "query_invalid");
+    assert!(of_the_log.text.contains("state=scheduled"), "{}", of_the_log.text);
+}
+
 async fn bad_events_cost_only_themselves(platform: &Platform) {
     let ann = platform.person("ann").await;
     let category = unique("mixed");
@@ -149,7 +170,7 @@ async fn bad_events_cost_only_themselves(platform: &Platform) {
         (is("\"9999-01-01T00:00:00Z\""), 400, "more than ten years ahead"),
         (is("60"), 400, "fireAt is 1970-01-01T00:01:00Z (read as seconds), before 2000"),
         (is("\"tomorrow\""), 400, "fireAt is neither a Unix time"),
-        (is("true"), 400, "fireAt is not a time"),
+        (is("true"), 400, "fireAt: invalid type: boolean `true`, expected a time"),
         (format!(r#"{{"category":"{category}","data":0}}"#), 400, "fireAt is missing"),
         (format!(r#"{{"category":"{category}","fireAt":{later}}}"#), 400, "data is missing"),
         (of(&long, "1e9", "0"), 400, "category has 300 bytes, more than 200"),
@@ -158,7 +179,11 @@ async fn bad_events_cost_only_themselves(platform: &Platform) {
         (of(&category, "1e9", &format!("\"{big}\"")), 413, "data has 1048578 bytes, more than 262144"),
         (format!(r#"{{"category":"{category}","fireAt":1e9,"data":0,"id":"a b"}}"#), 400, "event id holds"),
         (format!(r#"{{"category":"{category}","fireAt":1e9,"data":0,"key":"{long}"}}"#), 400, "key has 300 bytes"),
-        (format!(r#"{{"category":"{category}","fireAt":1e9,"data":0,"priority":10}}"#), 400, "priority is not"),
+        (
+            format!(r#"{{"category":"{category}","fireAt":1e9,"data":0,"priority":10}}"#),
+            400,
+            "priority 10 is not 0 to 9",
+        ),
         (format!(r#"{{"category":"{category}","fireat":1e9,"data":0}}"#), 400, "unknown field `fireat`"),
         ("7".into(), 400, "an event is a JSON object"),
         ("\"{\\\"\"".into(), 400, "an event is a JSON object"),
@@ -227,6 +252,17 @@ async fn bad_events_cost_only_themselves(platform: &Platform) {
         let answer = send(ann.api.request(method.clone(), &path)).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
         answer.refused(status);
+    }
+    for (path, said) in [
+        (format!("/events?category={category}&limit=x"), "limit: not a whole number from 0"),
+        ("/events?category=a%2Fb".to_owned(), "takes: category holds a /"),
+        (format!("/events?category={category}&state=lost"), "state: unknown variant `lost`"),
+        (format!("/events?category={category}&state=scheduled&after=x"), "after is not the `next` of a page"),
+        ("/schedules?after=a%20b".to_owned(), "after is not the `next` of a page"),
+        ("/events/a%20b".to_owned(), "an invalid value: event id holds"),
+    ] {
+        let refused = ann.api.get(&path).await;
+        assert!(refused.status == 400 && refused.text.contains(said), "{path}: {said}: {}", refused.text);
     }
 }
 
@@ -335,7 +371,9 @@ async fn a_schedule_lives_from_create_to_delete(platform: &Platform) {
     let (category, id) = (unique("beats"), unique("s"));
     let rule =
         json!({ "id": id, "category": category, "every": "PT1S", "data": { "beat": true }, "priority": 7, "key": "k" });
-    let made = ann.api.post("/schedules", rule.clone()).await.expect(201);
+    let answer = ann.api.post("/schedules", rule.clone()).await;
+    assert_eq!(answer.headers["location"], format!("/schedules/{id}"));
+    let made = answer.expect(201);
     assert_eq!(
         (&made["every"], &made["state"], &made["onMissed"]),
         (&json!("PT1S"), &json!("active"), &json!("fire_last"))
@@ -390,10 +428,13 @@ async fn a_schedule_lives_from_create_to_delete(platform: &Platform) {
             "is not an IANA time zone",
         ),
         (json!({ "category": category, "every": "1s", "count": 0 }), 400, "count is 0"),
-        (json!({ "category": category, "every": "1s", "count": -1 }), 400, "integer `-1`"),
+        (json!({ "category": category, "every": "1s", "count": -1 }), 400, "count: invalid value: integer `-1`"),
+        (json!({ "category": category, "every": true }), 400, "every: invalid type: boolean `true`, expected a span"),
+        (json!({ "category": category, "every": "1s", "priority": "high" }), 400, "priority: invalid type: string"),
+        (json!({ "category": 7, "every": "1s" }), 400, "category: invalid type: integer `7`, expected a text"),
         (json!({ "category": category, "every": "1s", "endAt": 1e9 }), 400, "before the first time"),
         (json!({ "category": category, "every": "1s", "startAt": "soon" }), 400, "startAt is neither"),
-        (json!({ "category": category, "every": "1s", "onMissed": "all" }), 400, "fire_all"),
+        (json!({ "category": category, "every": "1s", "onMissed": "all" }), 400, "onMissed: unknown variant `all`"),
         (json!({ "category": category, "every": "1s", "data": "x".repeat(300_000) }), 400, "data has 300002 bytes"),
         (json!({ "category": "$own", "every": "1s" }), 403, "`$own`"),
         (json!({ "category": "a/b", "every": "1s" }), 400, "holds a /"),
@@ -418,81 +459,6 @@ async fn single_posts_at_once_are_all_stored(platform: &Platform) {
     at_once(200, post).await;
     let waiting = ann.api.get(&format!("/events?category={category}&state=scheduled&limit=1000")).await.expect(200);
     assert_eq!(waiting["events"].as_array().unwrap().len(), 200);
-}
-
-async fn the_terminal_posts_lists_and_cancels(platform: &Platform) {
-    let ann = Terminal::new(platform.gateway());
-    ann.log_in(&format!("{}@example.org", unique("ann"))).await;
-    let (category, id) = (unique("typed"), unique("a"));
-    let run = async |line: &[&str]| ann.run(&[&["events"], line].concat()).await;
-
-    let posted = run(&["post", &category, r#"{"n": 1}"#, "--at", "2036-01-01 12:00 UTC", "--id", &id, "--json"]).await;
-    let posted = posted.records(0).remove(0);
-    assert_eq!((&posted["fireAt"], &posted["data"]), (&json!("2036-01-01T12:00:00.000000Z"), &json!({ "n": 1 })));
-    let again = run(&["post", &category, "2", "--in", "1h", "--id", &id]).await;
-    assert!(again.code == 0 && again.out.starts_with("was posted before"), "{}{}", again.out, again.err);
-    run(&["post", &category, "not json", "--in", "2 days", "--priority", "9", "--key", "k"]).await.expect(0);
-
-    let listed = run(&["ls", &category, "--json"]).await.records(0);
-    let data: Vec<_> = listed.iter().map(|event| &event["data"]).collect();
-    assert_eq!(data, [&json!("not json"), &json!({ "n": 1 })], "soonest first");
-    let table = run(&["ls", &category]).await;
-    assert!(table.code == 0 && table.out.contains(&id) && table.out.contains("2036-01-01 12:00:00Z"), "{}", table.out);
-    let shown = run(&["get", &id]).await;
-    assert!(shown.code == 0 && shown.out.contains(&category), "{}{}", shown.out, shown.err);
-    let queues = run(&["queues", &category, "--json"]).await.records(0);
-    assert_eq!((&queues[0]["category"], &queues[0]["size"]), (&json!(category), &json!(2)));
-
-    run(&["cancel", &id]).await.expect(0);
-    let gone = run(&["cancel", &id]).await;
-    assert!(gone.code == 1 && gone.err.contains("not found"), "{}", gone.err);
-    // Without a time it fires now.
-    let now = run(&["post", &category, "now", "--json"]).await.records(0).remove(0);
-    let now = now["id"].as_str().unwrap();
-    until("an offset", || async {
-        let event = run(&["get", now, "--json"]).await.records(0).remove(0);
-        event["offset"].is_u64().then_some(())
-    })
-    .await;
-    let fired = run(&["ls", &category, "--fired", "--json"]).await.records(0);
-    assert_eq!((fired.len(), &fired[0]["id"]), (1, &json!(now)));
-    let late = run(&["cancel", now]).await;
-    assert!(late.code == 1 && late.err.contains("has fired"), "{}", late.err);
-
-    let line = |id: &str, at: &str| format!(r#"{{"category":"{category}","fireAt":{at},"data":0{id}}}"#);
-    let good = line("", "2082758400");
-    let named = line(r#","id":"of-file""#, "2082758400");
-    let file = [good.as_str(), "", &line("", "-5"), "{broken", &named].join("\n");
-    let posted = ann.run_with(&["events", "post", "--file", "-"], &file).await;
-    assert_eq!(posted.code, 1, "{}{}", posted.out, posted.err);
-    for said in ["line 3: fireAt is negative", "line 4: it is not a JSON object", "2 posted", "2 refused"] {
-        assert!(posted.err.contains(said), "{said}: {}", posted.err);
-    }
-    let again = ann.run_with(&["events", "post", "--file", "-", "--json"], &named).await.records(0);
-    assert_eq!(again[0]["duplicate"], true);
-}
-
-async fn the_terminal_handles_schedules(platform: &Platform) {
-    let ann = Terminal::new(platform.gateway());
-    ann.log_in(&format!("{}@example.org", unique("ann"))).await;
-    let (category, id) = (unique("typed"), unique("s"));
-    let run = async |line: &[&str]| ann.run(&[&["schedules"], line].concat()).await;
-    let create = ["create", &category, "--cron", "0 9 * * *", "--time-zone", "Europe/Berlin", "--id", &id];
-    let made = run(&create).await;
-    assert!(made.code == 0 && made.out.contains("by `0 9 * * *` in Europe/Berlin"), "{}{}", made.out, made.err);
-    run(&create).await.expect(0);
-    let other = run(&["create", &category, "--every", "1h30m", "--id", &id]).await;
-    assert!(other.code == 1 && other.err.contains("another rule"), "{}", other.err);
-    let listed = run(&["ls", "--category", &category, "--json"]).await.records(0);
-    assert_eq!((listed.len(), &listed[0]["id"]), (1, &json!(id)));
-    run(&["pause", &id]).await.expect(0);
-    assert_eq!(run(&["get", &id, "--json"]).await.records(0)[0]["state"], "paused");
-    run(&["resume", &id]).await.expect(0);
-    let ran = run(&["run", &id, "--json"]).await.records(0);
-    assert_eq!((&ran[0]["scheduleId"], &ran[0]["duplicate"]), (&json!(id), &Value::Null));
-    run(&["rm", &id]).await.expect(0);
-    let gone = run(&["get", &id]).await;
-    assert!(gone.code == 1 && gone.err.contains("not found"), "{}", gone.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

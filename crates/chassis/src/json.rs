@@ -6,6 +6,7 @@ use actix_web::{
     FromRequest, HttpMessage, HttpRequest, HttpResponse, Responder, body::EitherBody, dev::Payload,
     http::header::CONTENT_LENGTH, web,
 };
+use notifyx_wire::json::{self, Unfit};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -72,7 +73,7 @@ impl<T: DeserializeOwned> FromRequest for ByHand<T> {
             if body.is_empty() {
                 return Ok(Self(None));
             }
-            let raw: &RawValue = serde_json::from_slice(body).map_err(|error| unfit(&error))?;
+            let raw: &RawValue = serde_json::from_slice(body).map_err(|error| unfit(&Unfit::syntax(&error)))?;
             Ok(Self(Some(object(raw)?)))
         })
     }
@@ -127,7 +128,7 @@ fn object<T: DeserializeOwned>(body: &RawValue) -> Result<T, Failure> {
     if !body.get().starts_with('{') {
         return Err(no_object());
     }
-    serde_json::from_str(body.get()).map_err(|error| unfit(&error))
+    json::read(body.get()).map_err(|why| unfit(&why))
 }
 
 fn no_object() -> Failure {
@@ -143,6 +144,6 @@ pub(crate) fn too_large(bytes_max: usize) -> Failure {
 }
 
 /// What is sent is not what the path takes.
-pub(crate) fn unfit(error: &serde_json::Error) -> Failure {
-    Failure::made(400, "body_invalid", format!("the body is not what this path takes: {error}"))
+pub(crate) fn unfit(why: &Unfit) -> Failure {
+    Failure::made(400, "body_invalid", format!("the body is not what this path takes: {why}"))
 }

@@ -2,9 +2,9 @@
 
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Invalid, Timestamp};
+use crate::{Invalid, Timestamp, scalar::Scalar};
 
 /// A time as somebody gave it, not judged yet: a Unix time, or RFC 3339.
 ///
@@ -12,11 +12,20 @@ use crate::{Invalid, Timestamp};
 /// microseconds. Fractions are allowed and rounded to the microsecond; a double holds each one up to the year 2106
 /// whatever the unit. Times before 2000 are refused: no event of today needs one, and a number in a wrong unit, or the
 /// year 9999 in seconds, lands there instead of firing at once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(untagged, expecting = "expected a time: a Unix time as a number, or RFC 3339 as a text")]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
 pub enum GivenTime {
     Unix(f64),
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for GivenTime {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(match Scalar::read(from, "a time: a Unix time as a number, or RFC 3339 as a text")? {
+            Scalar::Number(number) => Self::Unix(number),
+            Scalar::Text(text) => Self::Text(text),
+        })
+    }
 }
 
 /// 2000-01-01T00:00:00Z.

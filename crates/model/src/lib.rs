@@ -8,6 +8,7 @@ mod id;
 mod kind;
 mod message;
 mod name;
+mod scalar;
 mod scope;
 mod span;
 mod token;

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Visitor},
+};
 
 use crate::{Email, Invalid, NotificationId, Timestamp, TopicId, TopicName, UserId};
 
@@ -57,10 +60,31 @@ impl fmt::Debug for Message {
 }
 
 /// 0 (least) to 9 (most urgent); 4 where nothing is said, as in JMS and AMQP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "u8", into = "u8")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[serde(into = "u8")]
 #[schema(value_type = u8, default = 4)]
 pub struct Priority(u8);
+
+impl<'de> Deserialize<'de> for Priority {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Level;
+
+        impl Visitor<'_> for Level {
+            type Value = Priority;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number from 0 to 9")
+            }
+
+            fn visit_u64<E: Error>(self, level: u64) -> Result<Priority, E> {
+                let priority = u8::try_from(level).ok().and_then(|level| Priority::try_from(level).ok());
+                priority.ok_or_else(|| E::custom(format_args!("priority {level} is not 0 to 9")))
+            }
+        }
+
+        from.deserialize_u64(Level)
+    }
+}
 
 impl Default for Priority {
     fn default() -> Self {

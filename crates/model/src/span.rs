@@ -3,18 +3,27 @@
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::Invalid;
+use crate::{Invalid, scalar::Scalar};
 
 /// A span as somebody gave it, not judged yet: a number of seconds, or a text such as `30s`, `1h30m`, `7d` or `PT30S`.
 ///
 /// A day is 24 hours and a week 7 days. Months and years are refused: their lengths differ.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(untagged, expecting = "expected a span: a number of seconds, or a text such as 30s or PT30S")]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
 pub enum GivenSpan {
     Seconds(f64),
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for GivenSpan {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(match Scalar::read(from, "a span: a number of seconds, or a text such as 30s or PT30S")? {
+            Scalar::Number(seconds) => Self::Seconds(seconds),
+            Scalar::Text(text) => Self::Text(text),
+        })
+    }
 }
 
 /// What a text of any span needs.

@@ -4,7 +4,9 @@
 
 pub mod grpc;
 pub mod header;
+pub mod json;
 pub mod phoenix;
+pub mod query;
 pub mod rest;
 pub mod trace;
 pub mod websocket;

@@ -3,12 +3,12 @@
 mod answer;
 mod posted;
 
-pub(super) use answer::event as told;
+pub(super) use answer::created;
 
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
-use notifyx_chassis::{Failure, Json, Unparsed};
+use notifyx_chassis::{Failure, Json, Query, Unparsed};
 use notifyx_model::{Category, EventId};
 use notifyx_wire::rest::{
     Problem,
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::Gateway;
 use crate::{
     Error,
-    events::{By, State},
+    events::{By, State, Which},
     live::Live,
 };
 
@@ -53,13 +53,14 @@ pub(crate) enum AnsweredOneOrMany {
 /// Each is taken or refused by itself. What is answered as stored is stored for good, and fires once. With an `id` of yours an event may
 /// be posted again until it is answered: it is stored once, and then told with `duplicate`.
 #[utoipa::path(post, path = "/events", tag = "events", request_body = OneOrMany, responses(
-    (status = 201, description = "all are stored: the event, or the array of them in the order in which they came", body = AnsweredOneOrMany),
+    (status = 201, description = "all are stored: the event (`Location` is where), or the array of them in the order in which they came", body = AnsweredOneOrMany),
     (status = 207, description = "some are stored: a result for each, in their order", body = Vec<EventResult>),
     (status = 400, description = "none is stored: `event_invalid` of one, `events_refused` with a result for each of many (with the \
         status of the problems, where they share one); `no_events`, `too_many_events`", body = AllRefused),
     (status = 401, body = Problem),
     (status = 403, description = "`out_of_scope` of an API key, `category_reserved`", body = Problem),
     (status = 413, description = "`body_too_large`; `data_too_large`: more than 262,144 bytes", body = Problem),
+    (status = 429, description = "`schedule_full`: as many wait as may; try again after `Retry-After`", body = Problem),
     (status = 503, description = "nothing is stored where the code is `queue_full` or `service_unreachable`: try again after `Retry-After`", body = Problem),
     (status = 504, description = "it is not known whether anything is stored: post again what has an `id` of yours", body = Problem),
 ))]
@@ -97,7 +98,7 @@ pub(crate) async fn get(
     gateway: Gateway,
     by: By,
     id: web::Path<EventId>,
-    query: web::Query<Within>,
+    query: Query<Within>,
 ) -> Result<HttpResponse, Failure> {
     let event = gateway.run(|live| async move { live.event(&by, &id, query.category.as_ref()).await }).await?;
     Ok(answer::whole(&event).into())
@@ -116,14 +117,14 @@ pub(crate) async fn reschedule(
     gateway: Gateway,
     by: By,
     id: web::Path<EventId>,
-    query: web::Query<Within>,
+    query: Query<Within>,
     body: Json<RescheduleEvent>,
 ) -> Result<HttpResponse, Failure> {
     let reschedule = |live: Arc<Live>| async move {
         let at = body.fire_at.fire_at("fireAt", live.clock.now()).map_err(Error::EventInvalid)?;
         live.reschedule_event(&by, &id, query.into_inner().category, at).await
     };
-    Ok(told(200, &gateway.run(reschedule).await?).into())
+    Ok(answer::event(200, &gateway.run(reschedule).await?).into())
 }
 
 /// Takes an event out of the schedule.
@@ -137,11 +138,11 @@ pub(crate) async fn cancel(
     gateway: Gateway,
     by: By,
     id: web::Path<EventId>,
-    query: web::Query<Within>,
+    query: Query<Within>,
 ) -> Result<HttpResponse, Failure> {
     let category = query.into_inner().category;
     let event = gateway.run(|live| async move { live.cancel_event(&by, &id, category).await }).await?;
-    Ok(told(200, &event).into())
+    Ok(answer::event(200, &event).into())
 }
 
 /// A page of up to 1,000: `after` is the `next` of the page before.
@@ -167,6 +168,9 @@ pub(crate) struct ListQuery {
     #[serde(default)]
     #[param(inline)]
     state: State,
+    /// Only what is about this, 1 to 255 bytes. Of what waits: it goes with `state=scheduled`.
+    #[serde(default)]
+    key: Option<String>,
     /// The `next` of the page before. Of the log it is an offset: the events above it are listed.
     #[serde(default)]
     after: Option<String>,
@@ -178,13 +182,14 @@ pub(crate) struct ListQuery {
 /// A page of a category: its log, or what waits. It ends early where its data comes to 4 MiB.
 #[utoipa::path(get, path = "/events", tag = "events", params(ListQuery), responses(
     (status = 200, body = EventPage),
-    (status = 400, description = "`query_invalid`, `limit_invalid`, `cursor_invalid`", body = Problem),
+    (status = 400, description = "`query_invalid`, `limit_invalid`, `cursor_invalid`; `event_invalid`: no event has such a key", body = Problem),
     (status = 403, body = Problem),
 ))]
-pub(crate) async fn list(gateway: Gateway, by: By, query: web::Query<ListQuery>) -> Result<HttpResponse, Failure> {
-    let ListQuery { category, state, after, limit } = query.into_inner();
+pub(crate) async fn list(gateway: Gateway, by: By, query: Query<ListQuery>) -> Result<HttpResponse, Failure> {
+    let ListQuery { category, state, key, after, limit } = query.into_inner();
     let list = |live: Arc<Live>| async move {
-        let page = live.events(&by, &category, state, after, limit).await?;
+        let which = Which::new(state, key)?;
+        let page = live.events(&by, &category, which, after, limit).await?;
         Ok::<_, Error>(answer::page(&page))
     };
     Ok(gateway.run(list).await?.into())

@@ -5,7 +5,7 @@ use actix_web::{
     http::header::{LOCATION, RETRY_AFTER},
     web,
 };
-use notifyx_chassis::{Caller, Failure, Json};
+use notifyx_chassis::{Caller, Failure, Json, Query};
 use notifyx_model::{NotificationId, TopicName, UserId};
 use notifyx_wire::{
     header::IDEMPOTENCY_KEY,
@@ -40,6 +40,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     (status = 404, description = "no such topic", body = Problem),
     (status = 409, description = "a final no: the topic is inactive, a recipient is not a subscriber", body = Problem),
     (status = 422, description = "the key was used for another request", body = Problem),
+    (status = 429, description = "with `fire_at`: as many events wait as may (`schedule_full`)", body = Problem),
     (status = 503, description = "not published; the same request may be sent again", body = Problem),
 ))]
 pub(crate) async fn publish(
@@ -99,7 +100,7 @@ pub(crate) struct InboxQuery {
 pub(crate) async fn inbox(
     gateway: Gateway,
     caller: Caller,
-    query: web::Query<InboxQuery>,
+    query: Query<InboxQuery>,
 ) -> Result<web::Json<InboxPage>, Failure> {
     let by = user(&caller)?;
     let page = gateway.run(|live| async move { live.backends.inbox(&by, &query.into_inner()).await }).await?;

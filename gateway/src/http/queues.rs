@@ -1,7 +1,7 @@
 //! The queues of the schedule: how full, how far behind, how late.
 
 use actix_web::web;
-use notifyx_chassis::Failure;
+use notifyx_chassis::{Failure, Query};
 use notifyx_model::Category;
 use notifyx_wire::rest::{
     Problem,
@@ -21,7 +21,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     (status = 400, description = "`query_invalid`, `limit_invalid`, `cursor_invalid`", body = Problem),
     (status = 401, body = Problem),
 ))]
-pub(crate) async fn list(gateway: Gateway, by: By, query: web::Query<Paged>) -> Result<web::Json<QueuePage>, Failure> {
+pub(crate) async fn list(gateway: Gateway, by: By, query: Query<Paged>) -> Result<web::Json<QueuePage>, Failure> {
     let Paged { after, limit } = query.into_inner();
     Ok(web::Json(gateway.run(|live| async move { live.queues(&by, after, limit).await }).await?))
 }

@@ -1,7 +1,7 @@
 //! Notifications that the caller has scheduled: list them, look at one, give it another time, take it back.
 
 use actix_web::web;
-use notifyx_chassis::{Caller, Failure, Json};
+use notifyx_chassis::{Caller, Failure, Json, Query};
 use notifyx_model::EventId;
 use notifyx_wire::rest::{
     Problem,
@@ -23,7 +23,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 pub(crate) async fn list(
     gateway: Gateway,
     caller: Caller,
-    page: web::Query<Page>,
+    page: Query<Page>,
 ) -> Result<web::Json<ScheduledPage>, Failure> {
     let (by, Page { after, limit }) = (user(&caller)?, page.into_inner());
     Ok(web::Json(gateway.run(|live| async move { live.scheduled.list(&by, after, limit).await }).await?))

@@ -1,7 +1,7 @@
 //! Recurring schedules: what makes an event every so often, or by a calendar's rule.
 
-use actix_web::{HttpResponse, web};
-use notifyx_chassis::{Failure, Json};
+use actix_web::{HttpResponse, http::header::LOCATION, web};
+use notifyx_chassis::{Failure, Json, Query};
 use notifyx_model::{Category, EventId};
 use notifyx_wire::rest::{
     Problem,
@@ -12,7 +12,7 @@ use notifyx_wire::rest::{
 };
 use serde::Deserialize;
 
-use super::{Gateway, events::told};
+use super::{Gateway, events};
 use crate::{events::By, schedules::Change};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -30,7 +30,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 /// time zone: a time that is skipped in spring fires when the clocks have been put forward, one that comes twice in autumn fires the first time.
 /// With an `id` of yours the request may be sent again.
 #[utoipa::path(post, path = "/schedules", tag = "schedules", request_body = NewSchedule, responses(
-    (status = 201, body = Schedule),
+    (status = 201, description = "`Location` is where it is", body = Schedule),
     (status = 400, description = "`schedule_invalid`, `body_invalid`", body = Problem),
     (status = 401, body = Problem),
     (status = 403, description = "`out_of_scope` of an API key, `category_reserved`", body = Problem),
@@ -39,7 +39,8 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 ))]
 pub(crate) async fn create(gateway: Gateway, by: By, body: Json<NewSchedule>) -> Result<HttpResponse, Failure> {
     let created = gateway.run(|live| async move { live.create_schedule(&by, body.into_inner()).await }).await?;
-    Ok(HttpResponse::Created().json(created))
+    let place = format!("/schedules/{}", created.id);
+    Ok(HttpResponse::Created().insert_header((LOCATION, place)).json(created))
 }
 
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
@@ -67,7 +68,7 @@ pub(crate) struct ListQuery {
 pub(crate) async fn list(
     gateway: Gateway,
     by: By,
-    query: web::Query<ListQuery>,
+    query: Query<ListQuery>,
 ) -> Result<web::Json<SchedulePage>, Failure> {
     let ListQuery { category, after, limit } = query.into_inner();
     Ok(web::Json(gateway.run(|live| async move { live.schedules(&by, category, after, limit).await }).await?))
@@ -138,9 +139,9 @@ pub(crate) async fn run(
     gateway: Gateway,
     by: By,
     id: web::Path<EventId>,
-    query: web::Query<RunQuery>,
+    query: Query<RunQuery>,
 ) -> Result<HttpResponse, Failure> {
     let event_id = query.into_inner().event_id;
     let event = gateway.run(|live| async move { live.run_schedule(&by, &id, event_id.as_ref()).await }).await?;
-    Ok(told(201, &event).into())
+    Ok(events::created(&event).into())
 }

@@ -1,7 +1,7 @@
 //! Subscriptions: who receives a topic's notifications in the inbox, connected or not.
 
 use actix_web::web;
-use notifyx_chassis::{Caller, Failure};
+use notifyx_chassis::{Caller, Failure, Query};
 use notifyx_model::TopicId;
 use notifyx_wire::rest::{Problem, gateway::Done, persist::Subscriber, persist::SubscriberPage};
 
@@ -30,7 +30,7 @@ pub(crate) async fn list(
     gateway: Gateway,
     caller: Caller,
     topic: web::Path<TopicId>,
-    page: web::Query<Page>,
+    page: Query<Page>,
 ) -> Result<web::Json<SubscriberPage>, Failure> {
     let by = user(&caller)?;
     let page =

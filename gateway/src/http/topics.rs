@@ -1,7 +1,7 @@
 //! Topics: list, create, look at, switch on and off, mark as seen.
 
 use actix_web::{HttpResponse, web};
-use notifyx_chassis::{Caller, Failure, Json};
+use notifyx_chassis::{Caller, Failure, Json, Query};
 use notifyx_model::{TopicId, TopicName};
 use notifyx_wire::rest::{
     Problem,
@@ -43,7 +43,7 @@ pub(crate) struct TopicQuery {
 pub(crate) async fn list(
     gateway: Gateway,
     caller: Caller,
-    query: web::Query<TopicQuery>,
+    query: Query<TopicQuery>,
 ) -> Result<web::Json<TopicPage>, Failure> {
     let by = user(&caller)?;
     let page = gateway.run(|live| async move { live.backends.topics(&by, &query.into_inner()).await }).await?;
@@ -102,7 +102,7 @@ pub(crate) async fn seen_up_to(
     gateway: Gateway,
     caller: Caller,
     id: web::Path<TopicId>,
-    query: web::Query<UpTo>,
+    query: Query<UpTo>,
 ) -> Result<web::Json<Unread>, Failure> {
     let by = user(&caller)?;
     let unread = gateway.run(|live| async move { live.seen_up_to(&by, *id, query.up_to).await }).await?;

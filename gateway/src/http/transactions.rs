@@ -3,7 +3,7 @@
 //! Operators show the cluster secret, as services do: what stands here is about everybody's publishes.
 
 use actix_web::web;
-use notifyx_chassis::{Caller, Failure, Json};
+use notifyx_chassis::{Caller, Failure, Json, Query};
 use notifyx_commit::Resolve;
 use notifyx_model::{Gid, OperatorName};
 use notifyx_wire::rest::{
@@ -75,7 +75,7 @@ pub(crate) struct ListQuery {
 pub(crate) async fn list(
     gateway: Gateway,
     caller: Caller,
-    query: web::Query<ListQuery>,
+    query: Query<ListQuery>,
 ) -> Result<web::Json<TransactionPage>, Failure> {
     caller.cluster()?;
     let ListQuery { state, after, limit } = query.into_inner();
@@ -107,7 +107,7 @@ pub(crate) async fn retry(
     gateway: Gateway,
     caller: Caller,
     gid: web::Path<Gid>,
-    query: web::Query<RetryQuery>,
+    query: Query<RetryQuery>,
 ) -> Result<web::Json<TransactionDetails>, Failure> {
     caller.cluster()?;
     let by = query.into_inner().operator;

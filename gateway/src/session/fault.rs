@@ -2,7 +2,7 @@
 
 use notifyx_chassis::reply;
 use notifyx_model::{Invalid, Kind, UserId};
-use notifyx_wire::rest::Problem;
+use notifyx_wire::{json::Unfit, rest::Problem};
 
 use crate::access::Barred;
 
@@ -11,11 +11,7 @@ pub(super) enum Fault {
     #[error("event `{event}` is not known in channel `{topic}`")]
     UnknownEvent { event: String, topic: String },
     #[error("the payload is not what `{event}` takes: {source}")]
-    BadPayload {
-        event: &'static str,
-        #[source]
-        source: serde_json::Error,
-    },
+    BadPayload { event: &'static str, source: Unfit },
     #[error("the payload of `{0}` must be JSON, not binary")]
     BinaryPayload(&'static str),
     #[error("{0}")]

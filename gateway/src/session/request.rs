@@ -1,17 +1,17 @@
 //! What a client asks of a channel, parsed at the door.
 
 use notifyx_model::NotificationId;
-use notifyx_wire::phoenix::{
-    JOIN, LEAVE, Payload,
-    channel::{
-        GENERATE_AVATAR, JoinParams, NEW_NOTIFICATION, NewNotification, OWN_NOTIFICATIONS, SEEN, SEND_EMAIL, Seen,
-        UNSUBSCRIBE,
+use notifyx_wire::{
+    json::{self, Unfit},
+    phoenix::{
+        JOIN, LEAVE, Payload,
+        channel::{
+            GENERATE_AVATAR, JoinParams, NEW_NOTIFICATION, NewNotification, OWN_NOTIFICATIONS, SEEN, SEND_EMAIL, Seen,
+            UNSUBSCRIBE,
+        },
     },
 };
-use serde::{
-    Deserialize,
-    de::{Error as _, IgnoredAny},
-};
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{channel::Kind, fault::Fault};
 
@@ -77,10 +77,9 @@ fn read<'de, T: Deserialize<'de>>(event: &'static str, payload: Payload<'de>) ->
     match payload {
         // serde would take a struct's fields in order from an array: what the client meant is not known then.
         Payload::Json(json) if json.get().starts_with('[') => {
-            let source = serde_json::Error::custom("invalid type: sequence, expected an object");
-            Err(Fault::BadPayload { event, source })
+            Err(Fault::BadPayload { event, source: Unfit::new("invalid type: array, expected an object") })
         }
-        Payload::Json(json) => serde_json::from_str(json.get()).map_err(|source| Fault::BadPayload { event, source }),
+        Payload::Json(json) => json::read(json.get()).map_err(|source| Fault::BadPayload { event, source }),
         Payload::Bytes(_) => Err(Fault::BinaryPayload(event)),
     }
 }
@@ -102,16 +101,16 @@ mod tests {
     #[test]
     fn a_bad_payload_is_told_what_and_where() {
         for (event, payload, why) in [
-            (NEW_NOTIFICATION, "{}", "missing field `message` at line 1 column 2"),
+            (NEW_NOTIFICATION, "{}", "takes: missing field `message`"),
             (NEW_NOTIFICATION, r#"{"message":""}"#, "message is empty"),
-            (NEW_NOTIFICATION, r#"{"message":5}"#, "invalid type: integer `5`, expected a string"),
+            (NEW_NOTIFICATION, r#"{"message":5}"#, "message: invalid type: integer `5`, expected a text"),
             (NEW_NOTIFICATION, r#"{"message":"a","priority":10}"#, "priority 10 is not 0 to 9"),
             (NEW_NOTIFICATION, r#"{"message":"a","prioritty":1}"#, "unknown field `prioritty`, expected one of"),
-            (NEW_NOTIFICATION, r#"{"message":"a","to":"ann"}"#, "expected a sequence"),
-            (NEW_NOTIFICATION, r#"{"message":"a","fire_at":[]}"#, "expected a time"),
+            (NEW_NOTIFICATION, r#"{"message":"a","to":"ann"}"#, "to: invalid type: string \"ann\", expected an array"),
+            (NEW_NOTIFICATION, r#"{"message":"a","fire_at":[]}"#, "fire_at: invalid type: array, expected a time"),
             (NEW_NOTIFICATION, r#"["a"]"#, "expected an object"),
             (SEEN, r#"{"id":"5"}"#, "UUID"),
-            (JOIN, r#"{"last_offset":"5"}"#, "expected u64"),
+            (JOIN, r#"{"last_offset":"5"}"#, "last_offset: invalid type: string \"5\", expected a whole number from 0"),
             ("dance", "{}", "event `dance` is not known in channel `notification:t`"),
             (SEND_EMAIL, "{}", "`send_email` is not available yet"),
         ] {

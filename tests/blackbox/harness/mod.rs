@@ -10,7 +10,7 @@ mod process;
 mod raw;
 mod socket;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 pub(crate) use cli::{Said, Terminal};
 pub(crate) use http::{Answer, Api, Person, send, try_send};
@@ -52,4 +52,20 @@ pub(crate) use in_both_forms;
 /// Runs `count` things at once and gives their results in order.
 pub(crate) async fn at_once<F: Future>(count: usize, make: impl Fn(usize) -> F) -> Vec<F::Output> {
     futures_util::future::join_all((0..count).map(make)).await
+}
+
+/// For what takes some milliseconds, on a machine that runs all tests at once.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Asks until the answer is there: for what no door tells by itself, or whose telling is looked at elsewhere.
+pub(crate) async fn until<T, Fut: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> Fut) -> T {
+    let asked = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, asked).await.unwrap_or_else(|_| panic!("{what} does not come about"))
 }

@@ -8,6 +8,7 @@ use actix_web::{
     error::{JsonPayloadError, PathError, QueryPayloadError},
     web::{self, ServiceConfig},
 };
+use notifyx_wire::json::Unfit;
 
 use super::Routes;
 use crate::{
@@ -70,17 +71,27 @@ fn bad_json(error: &JsonPayloadError, bytes_max: usize) -> Failure {
     match error {
         JsonPayloadError::OverflowKnownLength { .. } | JsonPayloadError::Overflow { .. } => json::too_large(bytes_max),
         JsonPayloadError::ContentType => json::not_json(),
-        JsonPayloadError::Deserialize(error) => json::unfit(error),
+        JsonPayloadError::Deserialize(error) => json::unfit(&Unfit::syntax(error)),
         other => Failure::made(400, "body_invalid", format!("the body could not be read: {other}")),
     }
 }
 
+/// Of doors that read it with actix' `web::Query`.
 fn bad_query(error: &QueryPayloadError) -> Failure {
-    Failure::made(400, "query_invalid", format!("the query is not what this path takes: {error}"))
+    let why = match error {
+        QueryPayloadError::Deserialize(why) => why.to_string(),
+        other => other.to_string(),
+    };
+    Failure::made(400, "query_invalid", format!("the query is not what this path takes: {why}"))
 }
 
 fn bad_path(error: &PathError) -> Failure {
-    Failure::made(400, "path_invalid", format!("the path holds an invalid value: {error}"))
+    let why = match error {
+        // Without actix' own words before it.
+        PathError::Deserialize(why) => why.to_string(),
+        other => other.to_string(),
+    };
+    Failure::made(400, "path_invalid", format!("the path holds an invalid value: {why}"))
 }
 
 async fn not_found(request: HttpRequest) -> HttpResponse {

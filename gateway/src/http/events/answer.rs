@@ -2,7 +2,10 @@
 
 use actix_web::{
     HttpResponse,
-    http::{StatusCode, header::RETRY_AFTER},
+    http::{
+        StatusCode,
+        header::{LOCATION, RETRY_AFTER},
+    },
 };
 use notifyx_chassis::{Failure, reply};
 use notifyx_wire::{
@@ -12,6 +15,8 @@ use notifyx_wire::{
         events::{AllRefused, EventResult, text},
     },
 };
+
+use url::form_urlencoded;
 
 use crate::events::{Page, Told};
 
@@ -23,12 +28,14 @@ pub(crate) struct Answer {
     status: u16,
     media_type: &'static str,
     body: Vec<u8>,
+    /// Where what was made is.
+    location: Option<String>,
     busy: bool,
 }
 
 impl Answer {
     fn json(status: u16, body: Vec<u8>) -> Self {
-        Self { status, media_type: "application/json", body, busy: false }
+        Self { status, media_type: "application/json", body, location: None, busy: false }
     }
 }
 
@@ -39,6 +46,9 @@ impl From<Answer> for HttpResponse {
         response.content_type(answer.media_type);
         if answer.busy {
             response.insert_header((RETRY_AFTER, BUSY_S.to_string()));
+        }
+        if let Some(location) = answer.location {
+            response.insert_header((LOCATION, location));
         }
         response.body(answer.body)
     }
@@ -51,6 +61,13 @@ pub(crate) fn event(status: u16, told: &Told) -> Answer {
     Answer::json(status, body)
 }
 
+/// An event that was made, and where it is from now on.
+pub(crate) fn created(told: &Told) -> Answer {
+    let category =
+        form_urlencoded::Serializer::new(String::new()).append_pair("category", &told.event.category).finish();
+    Answer { location: Some(format!("/events/{}?{category}", told.event.id)), ..event(201, told) }
+}
+
 /// An event as it is.
 pub(crate) fn whole(event: &wire::Event) -> Answer {
     Answer::json(200, text::closed(event))
@@ -59,7 +76,7 @@ pub(crate) fn whole(event: &wire::Event) -> Answer {
 /// What became of the one event that came.
 pub(crate) fn posted(outcome: Result<Told, Problem>) -> Result<Answer, Failure> {
     match outcome {
-        Ok(told) => Ok(event(201, &told)),
+        Ok(told) => Ok(created(&told)),
         Err(problem) => {
             let again = is_busy(&problem).then_some(std::time::Duration::from_secs(BUSY_S));
             Err(Failure::from_problem(problem, again))
@@ -185,6 +202,14 @@ mod tests {
         assert_eq!((answer.status, answer.busy), (201, false));
         assert_eq!((events[0].data.get(), events[0].duplicate), ("{\"a\":1}", false));
         assert_eq!((events[1].data.get(), events[1].duplicate, events[1].data_omitted), ("null", true, true));
+    }
+
+    #[test]
+    fn what_was_made_is_found_at_its_location() {
+        let mut one = told("order:7");
+        one.event.category = "a b&é".into();
+        assert_eq!(posted(Ok(one)).unwrap().location.as_deref(), Some("/events/order:7?category=a+b%26%C3%A9"));
+        assert!(all_posted(vec![Ok(told("a"))]).location.is_none(), "many have no one place");
     }
 
     #[test]

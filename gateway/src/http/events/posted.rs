@@ -8,12 +8,13 @@ use notifyx_chassis::reply;
 use notifyx_model::{Category, EventId, GivenTime, Invalid, Priority, Timestamp};
 use notifyx_wire::{
     grpc::events::NewEvent,
+    json::{self, Unfit},
     rest::{
         Problem,
         events::{DATA_BYTES_MAX, EVENTS_MAX},
     },
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::Error;
@@ -134,15 +135,15 @@ fn event(text: &Bytes, now: Timestamp) -> Read {
     parse(&fields, data, now).map_err(|why| invalid(&why.to_string()))
 }
 
-fn parse(fields: &Fields<'_>, data: Bytes, now: Timestamp) -> Result<(Category, NewEvent), Invalid> {
+fn parse(fields: &Fields<'_>, data: Bytes, now: Timestamp) -> Result<(Category, NewEvent), Unfit> {
     let category = text("category", fields.category)?.ok_or_else(|| Invalid::new("category", "is missing"))?;
     let category = Category::parse(&category)?;
-    let fire_at: GivenTime = value("fireAt", fields.fire_at, TIME)?.ok_or_else(|| {
+    let fire_at: GivenTime = value("fireAt", fields.fire_at)?.ok_or_else(|| {
         Invalid::new("fireAt", "is missing: when is the event to fire? A time that has passed fires at once")
     })?;
-    let created_at: Option<GivenTime> = value("createdAt", fields.created_at, TIME)?;
+    let created_at: Option<GivenTime> = value("createdAt", fields.created_at)?;
     let id = text("id", fields.id)?.map(|id| EventId::parse(&id)).transpose()?;
-    let priority: Option<Priority> = value("priority", fields.priority, "is not a whole number from 0 to 9")?;
+    let priority: Option<Priority> = value("priority", fields.priority)?;
     let event = NewEvent {
         id: id.map(|id| id.to_string()).unwrap_or_default(),
         category: category.to_string(),
@@ -155,18 +156,15 @@ fn parse(fields: &Fields<'_>, data: Bytes, now: Timestamp) -> Result<(Category, 
     Ok((category, event))
 }
 
-const TIME: &str = "is not a time: a Unix time as a number, or RFC 3339 as a text";
-
-fn text<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, Invalid> {
-    /// Borrowed where nothing in it is escaped.
+/// Borrowed where nothing in it is escaped.
+fn text<'a>(name: &str, raw: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, Unfit> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    let read = raw.map(|raw| serde_json::from_str::<Text<'a>>(raw.get())).transpose();
-    Ok(read.map_err(|_| Invalid::new(field, "is not a text"))?.map(|text| text.0))
+    Ok(value::<Text<'_>>(name, raw)?.map(|text| text.0))
 }
 
-fn value<T: DeserializeOwned>(field: &'static str, raw: Option<&RawValue>, why: &str) -> Result<Option<T>, Invalid> {
-    raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|_| Invalid::new(field, why))
+fn value<'a, T: Deserialize<'a>>(name: &str, raw: Option<&'a RawValue>) -> Result<Option<T>, Unfit> {
+    raw.map(|raw| json::field(name, raw)).transpose()
 }
 
 fn invalid(why: &str) -> Problem {
@@ -255,24 +253,28 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_by_its_field() {
         for (field, value, said) in [
-            ("category", "7", "category is not a text"),
+            ("category", "7", "category: invalid type: integer `7`, expected a text"),
             ("category", "null", "category is missing"),
             ("category", "\"a/b\"", "category holds a /"),
             ("fireAt", "null", "fireAt is missing: when is the event to fire?"),
-            ("fireAt", "true", "fireAt is not a time"),
-            ("fireAt", "[1]", "fireAt is not a time"),
-            ("fireAt", "1e999", "fireAt is not a time"),
+            (
+                "fireAt",
+                "true",
+                "fireAt: invalid type: boolean `true`, expected a time: a Unix time as a number, or RFC 3339",
+            ),
+            ("fireAt", "[1]", "fireAt: invalid type: array, expected a time"),
+            ("fireAt", "1e999", "fireAt: number out of range"),
             ("fireAt", "-5", "fireAt is negative (-5)"),
             ("fireAt", "\"soon\"", "fireAt is neither a Unix time"),
             ("fireAt", "\"9999-01-01T00:00:00Z\"", "fireAt is 9999-01-01T00:00:00Z, more than ten years ahead"),
-            ("createdAt", "{}", "createdAt is not a time"),
+            ("createdAt", "{}", "createdAt: invalid type: object, expected a time"),
             ("createdAt", "1", "createdAt is 1970-01-01T00:00:01Z (read as seconds), before 2000"),
             ("id", "\"a b\"", "event id holds a character other than"),
-            ("id", "7", "id is not a text"),
-            ("priority", "10", "priority is not a whole number from 0 to 9"),
-            ("priority", "4.5", "priority is not a whole number from 0 to 9"),
-            ("priority", "\"high\"", "priority is not a whole number from 0 to 9"),
-            ("key", "[]", "key is not a text"),
+            ("id", "7", "id: invalid type: integer `7`, expected a text"),
+            ("priority", "10", "priority 10 is not 0 to 9"),
+            ("priority", "4.5", "priority: invalid type: floating point `4.5`, expected a whole number from 0 to 9"),
+            ("priority", "\"high\"", "priority: invalid type: string \"high\", expected a whole number from 0 to 9"),
+            ("key", "[]", "key: invalid type: array, expected a text"),
             ("fireat", "1", "the event cannot be read: unknown field `fireat`"),
             ("data", "NaN", "the event cannot be read: expected"),
             ("data", "0,\"data\":1", "the event cannot be read: duplicate field `data`"),

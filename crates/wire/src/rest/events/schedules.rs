@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use notifyx_model::{Category, EventId, GivenSpan, GivenTime, Priority, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -11,7 +11,7 @@ use super::{micros, null};
 use crate::grpc::events as grpc;
 
 /// What becomes of occurrences whose time passed while nobody was there to fire them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnMissed {
     /// Each fires, at once.
@@ -21,6 +21,15 @@ pub enum OnMissed {
     FireLast,
     /// All are skipped.
     Skip,
+}
+
+/// As a text, so that what is none is told so.
+impl<'de> Deserialize<'de> for OnMissed {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(from)?;
+        let known = [Self::FireAll, Self::FireLast, Self::Skip].into_iter().find(|known| known.as_str() == word);
+        known.ok_or_else(|| D::Error::unknown_variant(&word, &["fire_all", "fire_last", "skip"]))
+    }
 }
 
 impl OnMissed {
