@@ -9,6 +9,7 @@ use url::Url;
 pub(crate) use self::{
     events::{CreateSchedule, Events, EventsAction, ListEvents, Post, Schedules, SchedulesAction, Stream},
     keys::{Keys, KeysAction},
+    new_time::NewTime,
     operator::{Transactions, TransactionsAction},
     scheduled::{Scheduled, ScheduledAction},
     user::{Account, Inbox, Publish, Subscribe, Text, Topics, TopicsAction, UserCommand},
@@ -17,6 +18,7 @@ use crate::{base_url::BaseUrl, exit};
 
 mod events;
 mod keys;
+mod new_time;
 mod operator;
 mod scheduled;
 mod user;
@@ -33,7 +35,7 @@ pub(crate) struct CommandLine {
     pub(crate) global: Global,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Global {
     /// Print one JSON object per line, for scripts
     #[arg(long, global = true)]
@@ -44,6 +46,10 @@ pub(crate) struct Global {
     /// The platform to talk to [default: where you are logged in, else `http://127.0.0.1:4000`]
     #[arg(long, global = true, value_name = "URL", env = "NOTIFYX_SERVER", value_parser = server, value_hint = ValueHint::Url)]
     pub(crate) server: Option<BaseUrl>,
+    /// Show the API key on this file's first line instead of your session, with `events`, `schedules` and `keys self` (also: the key
+    /// itself in the variable `NOTIFYX_API_KEY`)
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) api_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,7 +81,7 @@ Examples:
     /// Start counter-2pc alone: counts of what was published
     #[command(name = "counter-2pc")]
     Counter2pc(OneService),
-    /// Post events for their time, list and cancel them; without a command: start the events service alone
+    /// Post events for their time, list, move and cancel them; without a command: start the events service alone
     #[command(after_help = "\
 Examples:
   notifyx events post reminders 'Stand-up' --at 'tomorrow 9:00'
@@ -218,6 +224,8 @@ mod tests {
             "notifyx keys create --scope publish:a",
             "notifyx keys revoke",
             "notifyx keys revoke 7",
+            "notifyx scheduled move 7",
+            "notifyx scheduled move 7 --at 9:00 --in 10m",
             "notifyx 2pc",
             "notifyx 2pc ls --state odd",
             "notifyx 2pc ls --limit 0",

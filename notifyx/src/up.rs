@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn one_service_on_every_network_must_say_how_it_is_reached() {
         let placement = Placement { listen: Some([0, 0, 0, 0].into()), ..Placement::default() };
-        let global = Global { json: false, no_color: true, server: None };
+        let global = Global { no_color: true, ..Global::default() };
         let refused =
             one(Service::Counter2pc, &OneService { placement, discovery: Vec::new() }, Entry::default(), &global)
                 .unwrap_err();

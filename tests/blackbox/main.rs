@@ -13,6 +13,7 @@ mod command_line;
 mod crash;
 mod delivery;
 mod event_channel;
+mod event_terminal;
 mod events;
 mod gateways;
 mod inner_doors;

@@ -261,6 +261,12 @@ async fn it_is_given_at_a_terminal(platform: &Platform) {
     assert!(listed.iter().any(|one| one["id"] == tomorrow[0]["id"]));
     let table = ann.run(&["scheduled", "ls"]).await;
     assert!(table.out.contains(id) && table.out.contains(&topic), "{}", table.out);
+    let moved = ann.run(&["scheduled", "move", id, "--at", "2035-01-01 12:00 UTC", "--json"]).await.records(0);
+    assert_eq!((&moved[0]["id"], &moved[0]["fire_at"]), (&json!(id), &json!("2035-01-01T12:00:00Z")));
+    let shown = ann.run(&["scheduled", "move", id, "--in", "3h"]).await;
+    assert!(shown.code == 0 && shown.out.contains(id) && shown.out.contains("scheduled"), "{}{}", shown.out, shown.err);
+    ann.run(&["scheduled", "move", id]).await.expect(2);
+    ann.run(&["scheduled", "move", "nothing", "--in", "1h"]).await.expect(1);
     ann.run(&["scheduled", "cancel", id, tomorrow[0]["id"].as_str().unwrap()]).await.expect(0);
     ann.run(&["scheduled", "cancel", id]).await.expect(1);
     assert_eq!(ann.run(&["scheduled", "ls", "--json"]).await.records(0).len(), 0);
@@ -270,6 +276,8 @@ async fn it_is_given_at_a_terminal(platform: &Platform) {
     while ann.run(&["scheduled", "show", soon, "--json"]).await.records(0)[0]["status"] != "published" {
         assert!(Instant::now() < deadline, "it is not published");
     }
+    let late = ann.run(&["scheduled", "move", soon, "--in", "1h"]).await;
+    assert!(late.code == 1 && late.err.contains("has come"), "{}", late.err);
     for bad in [["--in", "soon"], ["--in", "-5m"], ["--at", "someday"]] {
         ann.run(&[&publish[..], &bad].concat()).await.expect(2);
     }

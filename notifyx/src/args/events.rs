@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueHint};
 use notifyx_model::{Category, EventId, GivenSpan, GivenTime, Priority, Timestamp};
 
-use super::{OneService, user::priority};
+use super::{NewTime, OneService, user::priority};
 use crate::user::when;
 
 /// `notifyx events` starts the service; with an action it is a user's command.
@@ -41,6 +41,21 @@ Examples:
   notifyx events stream orders --from 1        with what fired before
   notifyx events stream orders --json | jq 'select(.event == \"fired\") | .data'")]
     Stream(Stream),
+    /// Give an event that waits another time; one that has fired keeps its own
+    #[command(after_help = "\
+Examples:
+  notifyx events reschedule order:7 --at 'tomorrow 9:00'
+  notifyx events reschedule order:7 --in 10m --category orders")]
+    Reschedule {
+        /// As `notifyx events ls` shows it
+        #[arg(value_parser = id)]
+        id: EventId,
+        /// Its category, where several have the id
+        #[arg(long, value_parser = category)]
+        category: Option<Category>,
+        #[command(flatten)]
+        time: NewTime,
+    },
     /// Take events out of the schedule; one that has fired cannot be cancelled
     Cancel {
         /// As `notifyx events ls` shows them
@@ -78,7 +93,7 @@ pub(crate) struct Post {
     /// 0 (least) to 9 (most urgent) [default: 4]
     #[arg(long, value_name = "N", value_parser = priority, conflicts_with = "file")]
     pub(crate) priority: Option<Priority>,
-    /// What it is about, 1 to 255 bytes; only carried
+    /// What it is about, 1 to 255 bytes
     #[arg(long, conflicts_with = "file")]
     pub(crate) key: Option<String>,
     /// Post events from a file, one JSON object per line; `-` is standard input
@@ -96,6 +111,9 @@ pub(crate) struct ListEvents {
     /// Of what fired: from behind this offset on
     #[arg(long, value_name = "OFFSET", requires = "fired")]
     pub(crate) after: Option<u64>,
+    /// Of what waits: only what is about this
+    #[arg(long, conflicts_with = "fired")]
+    pub(crate) key: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
@@ -207,7 +225,7 @@ pub(crate) struct CreateSchedule {
     /// 0 (least) to 9 (most urgent) [default: 4]
     #[arg(long, value_name = "N", value_parser = priority)]
     pub(crate) priority: Option<Priority>,
-    /// What its events are about, 1 to 255 bytes; only carried
+    /// What its events are about, 1 to 255 bytes
     #[arg(long)]
     pub(crate) key: Option<String>,
 }
@@ -276,6 +294,11 @@ mod tests {
             &["events", "--port", "0", "post", "c", "1"],
             &["events", "ls"],
             &["events", "ls", "c", "--after", "7"],
+            &["events", "ls", "c", "--key", "k", "--fired"],
+            &["events", "reschedule", "a"],
+            &["events", "reschedule", "--in", "10m"],
+            &["events", "reschedule", "a", "--at", "9:00", "--in", "10m"],
+            &["events", "reschedule", "a", "--at", "soon"],
             &["events", "cancel"],
             &["schedules"],
             &["schedules", "create", "c"],

@@ -25,6 +25,15 @@ pub(crate) enum KeysAction {
     },
     /// List your keys, newest first; never the keys themselves
     Ls,
+    /// Show which key you hold: whose it is, what it may do, until when
+    #[command(
+        name = "self",
+        after_help = "\
+Examples:
+  notifyx keys self --api-key-file /run/secrets/shop
+  NOTIFYX_API_KEY=$KEY notifyx keys self"
+    )]
+    Own,
     /// End keys: what was opened with them is closed within a second
     Revoke {
         /// As `notifyx keys ls` shows them

@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand};
 use notifyx_model::EventId;
 
+use super::NewTime;
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Scheduled {
     #[command(subcommand)]
@@ -22,6 +24,18 @@ pub(crate) enum ScheduledAction {
         /// As `notifyx publish --at` and `notifyx scheduled ls` show it
         #[arg(value_parser = id)]
         id: EventId,
+    },
+    /// Give one another time, before its own has come
+    #[command(after_help = "\
+Examples:
+  notifyx scheduled move 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40 --at 'tomorrow 9:00'
+  notifyx scheduled move 0199f3a2-7c1e-7d3a-9b42-5a0c1d2e3f40 --in 10m")]
+    Move {
+        /// As `notifyx scheduled ls` shows it
+        #[arg(value_parser = id)]
+        id: EventId,
+        #[command(flatten)]
+        time: NewTime,
     },
     /// Take some back, before their time
     Cancel {

@@ -27,7 +27,7 @@ Examples:
   notifyx publish billing 'Pay today' --at 'tomorrow 9:00'
   generate-report | notifyx publish reports -")]
     Publish(Publish),
-    /// List, look at and cancel what you have scheduled with `publish --at` or `--in`
+    /// List, look at, move and cancel what you have scheduled with `publish --at` or `--in`
     Scheduled(Scheduled),
     /// Subscribe to topics and print what is published, live; a topic that does not exist is created, and yours
     #[command(after_help = "\
@@ -54,7 +54,8 @@ Examples:
     },
     /// Make, list and revoke API keys: what your services show instead of your session
     #[command(after_help = "\
-A key does what its scopes say, for you, and nothing else. It is printed once, when it is made.
+A key does what its scopes say, for you, and nothing else. It is printed once, when it is made. This program shows one with
+--api-key-file, or from the variable NOTIFYX_API_KEY.
 
 Examples:
   notifyx keys create --name shop --scope publish:orders.* subscribe:payments

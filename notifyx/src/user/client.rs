@@ -1,4 +1,4 @@
-//! Calls to the gateway for a user: the session's token, bounds and deadlines, and what went wrong in words.
+//! Calls to the gateway for a user: the session's token or an API key, bounds and deadlines, and what went wrong in words.
 
 use std::time::Duration;
 
@@ -11,7 +11,10 @@ use reqwest::{
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
-use super::session::{Session, Store};
+use super::{
+    api_key::VARIABLE,
+    session::{Session, Store},
+};
 use crate::{base_url::BaseUrl, exit::Failure};
 
 /// A server that does not take a connection within this is not there.
@@ -38,8 +41,18 @@ pub(crate) struct Client {
     server: BaseUrl,
     store: Store,
     session: Option<Session>,
-    /// An operator's: goes instead of a token.
-    secret: Option<Secret>,
+    shown: Shown,
+}
+
+/// What calls show of who makes them.
+#[derive(Debug)]
+enum Shown {
+    Session,
+    /// The session where there is one: perhaps the gateway lets anybody in.
+    SessionIfAny,
+    Key(Token),
+    /// An operator's.
+    Secret(Secret),
 }
 
 /// One request; repeated as it is where that is safe.
@@ -65,6 +78,10 @@ impl Call {
 
     pub(crate) fn post(path: impl Into<String>) -> Self {
         Self::new(Method::POST, path)
+    }
+
+    pub(crate) fn patch(path: impl Into<String>) -> Self {
+        Self::new(Method::PATCH, path)
     }
 
     pub(crate) fn delete(path: impl Into<String>) -> Self {
@@ -120,23 +137,27 @@ impl Answer {
 
 impl Client {
     pub(crate) fn new(server: Option<BaseUrl>, store: Store) -> Result<Self, Failure> {
+        Self::of_user(server, store, Shown::Session)
+    }
+
+    /// For events, which are open to API keys, and to anybody where the gateway says so. A key goes where its user would be logged in.
+    pub(crate) fn of_events(server: Option<BaseUrl>, store: Store, key: Option<Token>) -> Result<Self, Failure> {
+        Self::of_user(server, store, key.map_or(Shown::SessionIfAny, Shown::Key))
+    }
+
+    fn of_user(server: Option<BaseUrl>, store: Store, shown: Shown) -> Result<Self, Failure> {
         let session = store.read()?;
         let server = server.or_else(|| session.as_ref().map(|session| session.server.clone()));
-        Self::at(server, store, session, None)
+        Self::at(server, store, session, shown)
     }
 
     /// For operators, who show the cluster's secret. Where to is said by them, or is this machine: never where a session
     /// happens to be.
     pub(crate) fn of_operator(server: Option<BaseUrl>, store: Store, secret: Secret) -> Result<Self, Failure> {
-        Self::at(server, store, None, Some(secret))
+        Self::at(server, store, None, Shown::Secret(secret))
     }
 
-    fn at(
-        server: Option<BaseUrl>,
-        store: Store,
-        session: Option<Session>,
-        secret: Option<Secret>,
-    ) -> Result<Self, Failure> {
+    fn at(server: Option<BaseUrl>, store: Store, session: Option<Session>, shown: Shown) -> Result<Self, Failure> {
         let server = server.unwrap_or_else(|| BaseUrl::parse(DEFAULT_SERVER).expect("a valid URL"));
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -148,7 +169,7 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Failure::Usage(format!("cannot make an HTTP client: {error}")))?;
-        Ok(Self { http, server, store, session, secret })
+        Ok(Self { http, server, store, session, shown })
     }
 
     pub(crate) fn server(&self) -> &BaseUrl {
@@ -163,12 +184,46 @@ impl Client {
                 "you are logged in at {}, not at {}: `notifyx login EMAIL --server {2}`",
                 session.server, self.server, self.server
             ))),
-            None => Err(Failure::Credentials("you are not logged in: `notifyx login EMAIL`".into())),
+            None => {
+                Err(Failure::Credentials(format!("you are not logged in: `notifyx login EMAIL`{}", self.or_a_key())))
+            }
+        }
+    }
+
+    fn or_a_key(&self) -> String {
+        match &self.shown {
+            Shown::SessionIfAny => format!(", or show an API key: --api-key-file FILE, or the variable {VARIABLE}"),
+            Shown::Session if std::env::var_os(VARIABLE).is_some() => {
+                format!(" (the API key in {VARIABLE} is good for `events` and `schedules` only)")
+            }
+            Shown::Session | Shown::Key(_) | Shown::Secret(_) => String::new(),
         }
     }
 
     pub(crate) fn token(&self) -> Result<&Token, Failure> {
         self.session().map(|session| &session.token)
+    }
+
+    pub(crate) fn shows_key(&self) -> bool {
+        matches!(self.shown, Shown::Key(_))
+    }
+
+    /// What goes as the bearer; `None`: nothing, and the server says whether it does without.
+    pub(crate) fn bearer(&self) -> Result<Option<&Token>, Failure> {
+        match &self.shown {
+            Shown::Session => self.token().map(Some),
+            Shown::SessionIfAny => Ok(self.token().ok()),
+            Shown::Key(key) => Ok(Some(key)),
+            Shown::Secret(_) => Ok(None),
+        }
+    }
+
+    /// Where the server asked for credentials and there was nothing to show, how to come by some.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        match (&failure, &self.shown) {
+            (Failure::Credentials(_), Shown::SessionIfAny) => self.token().err().unwrap_or(failure),
+            _ => failure,
+        }
     }
 
     pub(crate) fn keep(&self, session: &Session) -> Result<(), Failure> {
@@ -209,10 +264,13 @@ impl Client {
             url.query_pairs_mut().extend_pairs(&call.query);
         }
         let mut request = self.http.request(call.method.clone(), url);
-        if let Some(secret) = &self.secret {
+        if let Shown::Secret(secret) = &self.shown {
             request = request.header(header::CLUSTER_SECRET, secret.expose());
-        } else if !call.anonymous {
-            request = request.bearer_auth(self.token()?.as_str());
+        }
+        if !call.anonymous
+            && let Some(token) = self.bearer()?
+        {
+            request = request.bearer_auth(token.as_str());
         }
         if let Some(key) = &call.key {
             request = request.header(header::IDEMPOTENCY_KEY, key);
@@ -221,7 +279,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        self.receive(answer).await
+        self.receive(answer).await.map_err(|failure| self.explain(failure))
     }
 
     async fn receive(&self, mut answer: reqwest::Response) -> Result<Answer, Failure> {

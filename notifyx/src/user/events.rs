@@ -1,4 +1,4 @@
-//! `notifyx events post`, `ls`, `get`, `cancel` and `queues`.
+//! `notifyx events post`, `ls`, `get`, `reschedule`, `cancel` and `queues`.
 
 mod file;
 
@@ -8,7 +8,7 @@ use std::{
 };
 
 use notifyx_model::{Category, Clock, EventId, GivenTime, Timestamp};
-use notifyx_wire::rest::events::{DATA_BYTES_MAX, Event, EventPage, PostedEvent, Queue, QueuePage};
+use notifyx_wire::rest::events::{DATA_BYTES_MAX, Event, EventPage, PostedEvent, Queue, QueuePage, RescheduleEvent};
 use serde_json::value::RawValue;
 
 use super::{
@@ -37,6 +37,9 @@ pub(crate) async fn run(client: &Client, output: Output, action: EventsAction) -
         EventsAction::Get(wish) => {
             let event: Event = client.read(of(Call::get(path(&wish.id)), wish.category.as_ref())).await?;
             output.answer(&event, || describe(output, &event))
+        }
+        EventsAction::Reschedule { id, category, time } => {
+            reschedule(client, output, &id, category.as_ref(), time.given()).await
         }
         EventsAction::Cancel { ids, category } => cancel(client, output, &ids, category.as_ref()).await,
         EventsAction::Queues { categories } => queues(client, output, &categories).await,
@@ -69,8 +72,7 @@ fn told(output: Output, stored: &Event, now: Timestamp) -> String {
     match (stored.duplicate, offset) {
         (true, Some(offset)) => format!("was posted before, and fired as number {offset} of {category} ({id})"),
         (true, None) => format!("was posted before: it fires in {category} at {} ({id})", moment(*fire_at)),
-        (false, _) if *fire_at <= now => format!("posted: it fires in {category} now ({id})"),
-        (false, _) => format!("posted: it fires in {category} at {} ({id})", moment(*fire_at)),
+        (false, _) => format!("posted: it fires in {category} {} ({id})", due(*fire_at, now)),
     }
 }
 
@@ -95,12 +97,15 @@ pub(super) fn data(given: &str, stdin: impl Read) -> Result<Box<RawValue>, Failu
 }
 
 async fn list(client: &Client, output: Output, wish: ListEvents) -> Result<(), Failure> {
-    let ListEvents { category, fired, limit, .. } = wish;
+    let ListEvents { category, fired, limit, key, after } = wish;
     let state = if fired { "fired" } else { "scheduled" };
-    let (mut left, mut after) = (limit, wish.after.map(|offset| offset.to_string()));
+    let mut asked = Call::get("/events").query("category", &category).query("state", &state);
+    if let Some(key) = &key {
+        asked = asked.query("key", key);
+    }
+    let (mut left, mut after) = (limit, after.map(|offset| offset.to_string()));
     loop {
-        let mut call = Call::get("/events").query("category", &category).query("state", &state);
-        call = call.query("limit", &left.min(PAGE));
+        let mut call = asked.clone().query("limit", &left.min(PAGE));
         if let Some(after) = &after {
             call = call.query("after", after);
         }
@@ -113,7 +118,11 @@ async fn list(client: &Client, output: Output, wish: ListEvents) -> Result<(), F
         }
         let count = u32::try_from(page.events.len()).unwrap_or(u32::MAX);
         if left == limit && count == 0 {
-            let what = if fired { "nothing of it is in the log" } else { "nothing waits; --fired lists what fired" };
+            let what = match (fired, &key) {
+                (true, _) => "nothing of it is in the log".to_owned(),
+                (false, None) => "nothing waits; --fired lists what fired".to_owned(),
+                (false, Some(key)) => format!("nothing about `{}` waits", clean(key)),
+            };
             output.remark(&format!("{category}: {what}"));
         }
         left = left.saturating_sub(count);
@@ -171,6 +180,28 @@ fn describe(output: Output, event: &Event) -> String {
     }
     line("data", event.data.get());
     text
+}
+
+/// Safe to repeat: the same time again is the same event.
+async fn reschedule(
+    client: &Client,
+    output: Output,
+    id: &EventId,
+    category: Option<&Category>,
+    fire_at: GivenTime,
+) -> Result<(), Failure> {
+    let call = of(Call::patch(path(id)), category).json(&RescheduleEvent { fire_at });
+    let moved: Event = client.insist(&call).await?.json()?;
+    output.answer(&moved, || {
+        let Event { category, fire_at, .. } = &moved;
+        let category = output.paint(Style::Strong, category);
+        format!("{id} fires in {category} {}", due(*fire_at, Clock::system().now()))
+    })
+}
+
+/// What has passed fires at once.
+fn due(at: Timestamp, now: Timestamp) -> String {
+    if at <= now { "now".to_owned() } else { format!("at {}", moment(at)) }
 }
 
 async fn cancel(client: &Client, output: Output, ids: &[EventId], category: Option<&Category>) -> Result<(), Failure> {

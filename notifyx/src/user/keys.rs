@@ -1,9 +1,10 @@
-//! `notifyx keys create`, `ls` and `revoke`.
+//! `notifyx keys create`, `ls`, `self` and `revoke`.
 
 use notifyx_model::{Clock, KeyId, KeyName, Scope, Scopes, Timestamp};
-use notifyx_wire::rest::auth::keys::{CreatedKey, Key, Keys as Listed, NewKey};
+use notifyx_wire::rest::auth::keys::{CreatedKey, Key, KeyIdentity, Keys as Listed, NewKey};
 
 use super::{
+    api_key::VARIABLE,
     client::{Call, Client},
     print::{self, Output, Style, moment},
 };
@@ -16,6 +17,7 @@ pub(crate) async fn run(client: &Client, output: Output, wish: Keys) -> Result<(
     match wish.action {
         KeysAction::Create { name, scopes, expires } => create(client, output, name, scopes, expires).await,
         KeysAction::Ls => list(client, output).await,
+        KeysAction::Own => own(client, output).await,
         KeysAction::Revoke { ids } => revoke(client, output, &ids).await,
     }
 }
@@ -51,6 +53,19 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
         output.answer(key, || row(output, key, now))?;
     }
     Ok(())
+}
+
+async fn own(client: &Client, output: Output) -> Result<(), Failure> {
+    if !client.shows_key() {
+        return Err(Failure::Usage(format!("which key? Name its --api-key-file, or set {VARIABLE}")));
+    }
+    let key: KeyIdentity = client.read(Call::get("/api/keys/self")).await?;
+    output.answer(&key, || {
+        let KeyIdentity { key_id, name, email, scopes, expires_at, .. } = &key;
+        let until = expires_at.map_or("it is revoked".to_owned(), moment);
+        let name = output.paint(Style::Strong, name);
+        format!("{name} ({key_id}) may {scopes} for {} until {until}", print::clean(email.as_str()))
+    })
 }
 
 fn heading() -> String {

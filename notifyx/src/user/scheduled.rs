@@ -1,7 +1,7 @@
-//! `notifyx scheduled ls`, `show` and `cancel`.
+//! `notifyx scheduled ls`, `show`, `move` and `cancel`.
 
 use notifyx_model::EventId;
-use notifyx_wire::rest::gateway::{ScheduledNotification, ScheduledPage, ScheduledState};
+use notifyx_wire::rest::gateway::{Reschedule, ScheduledNotification, ScheduledPage, ScheduledState};
 
 use super::{
     client::{Call, Client},
@@ -23,6 +23,12 @@ pub(crate) async fn run(client: &Client, output: Output, wish: Scheduled) -> Res
         ScheduledAction::Show { id } => {
             let one: ScheduledNotification = client.read(Call::get(format!("{DOOR}/{id}"))).await?;
             output.answer(&one, || describe(output, &one))
+        }
+        // Safe to repeat: the same time again is the same notification.
+        ScheduledAction::Move { id, time } => {
+            let call = Call::patch(format!("{DOOR}/{id}")).json(&Reschedule { fire_at: time.given() });
+            let moved: ScheduledNotification = client.insist(&call).await?.json()?;
+            output.answer(&moved, || describe(output, &moved))
         }
         ScheduledAction::Cancel { ids } => cancel(client, output, &ids).await,
     }

@@ -117,8 +117,7 @@ impl Streaming<'_> {
         let from = self.last.unwrap_or(STANDING);
         let url = format!("{address}/ws/events/{}?from={from}", segment(self.category.as_str()));
         let mut request = url.into_client_request().map_err(|error| End::Again(root_cause(&error)))?;
-        // Where nobody is logged in: perhaps anybody may listen there.
-        if let Ok(token) = self.client.token() {
+        if let Some(token) = self.client.bearer().map_err(End::Final)? {
             let bearer = HeaderValue::from_str(&format!("Bearer {}", token.as_str())).expect("a token is visible text");
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
@@ -128,7 +127,10 @@ impl Streaming<'_> {
         match tokio::time::timeout(ANSWER_TIMEOUT, connecting).await {
             Ok(Ok((socket, _))) => Ok(socket),
             Ok(Err(tungstenite::Error::Http(answer))) => {
-                Err(refused(answer.status().as_u16(), answer.body().as_deref()))
+                Err(match refused(answer.status().as_u16(), answer.body().as_deref()) {
+                    End::Final(failure) => End::Final(self.client.explain(failure)),
+                    again @ End::Again(_) => again,
+                })
             }
             Ok(Err(error)) => Err(End::Again(root_cause(&error))),
             Err(_) => Err(End::Again("it does not answer in time".into())),

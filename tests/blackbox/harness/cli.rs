@@ -19,6 +19,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(120);
 pub(crate) struct Terminal {
     home: TempDir,
     server: String,
+    variables: Vec<(&'static str, String)>,
 }
 
 pub(crate) struct Said {
@@ -32,7 +33,14 @@ impl Terminal {
         Self {
             home: TempDir::with_prefix("notifyx-home-").expect("a temporary folder"),
             server: format!("http://{gateway}"),
+            variables: Vec::new(),
         }
+    }
+
+    /// With a variable in the environment of every command.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -42,6 +50,7 @@ impl Terminal {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = notifyx();
         command.args(args).env("NOTIFYX_HOME", self.home.path()).env("NOTIFYX_SERVER", &self.server);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
