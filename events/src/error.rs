@@ -20,6 +20,8 @@ pub enum Error {
     EventNotFound(EventId),
     #[error("event `{id}` has fired: it is in the log of category `{category}` at offset {offset}")]
     EventFired { id: EventId, category: Category, offset: u64 },
+    #[error("{most} events wait, as many as may: cancel some, or come back when some have fired")]
+    ScheduleFull { most: u64 },
     #[error("event id `{0}` is used in more than one category: name the category")]
     IdAmbiguous(EventId),
     #[error("recurring schedule `{0}` not found")]
@@ -63,6 +65,7 @@ impl Fault for Error {
             | Self::ConsumerElsewhere { .. }
             | Self::ConsumerLost { .. } => Kind::Conflict,
             Self::ScheduleMismatch(_) => Kind::Mismatch,
+            Self::ScheduleFull { .. } => Kind::TooMany,
             Self::ScheduleBusy(_) => Kind::Unavailable,
             Self::Silent => Kind::Timeout,
         }
@@ -77,6 +80,7 @@ impl Fault for Error {
             Self::BeyondHead { .. } => "event_invalid",
             Self::EventNotFound(_) => "event_not_found",
             Self::EventFired { .. } => "event_fired",
+            Self::ScheduleFull { .. } => "schedule_full",
             Self::IdAmbiguous(_) => "id_ambiguous",
             Self::ScheduleNotFound(_) => "schedule_not_found",
             Self::ScheduleFinished(_) => "schedule_finished",

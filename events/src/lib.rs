@@ -20,6 +20,7 @@ pub mod queue;
 pub mod recurrence;
 pub mod recurring;
 pub mod retention;
+pub mod room;
 pub mod schedule;
 pub mod schedules;
 pub mod store;
@@ -43,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::error::Error;
 use crate::{
-    consumers::Consumers, driver::Driver, feed::Feed, plan::Plan, queue::Bounds, retention::Sweeper,
+    consumers::Consumers, driver::Driver, feed::Feed, plan::Plan, queue::Bounds, retention::Sweeper, room::Room,
     schedule::Schedule, schedules::Schedules, store::Store, writer::Writer,
 };
 
@@ -63,6 +64,7 @@ pub struct Config {
     pub database_connections: NonZeroU32,
     pub window_events: NonZeroUsize,
     pub window_events_total: NonZeroUsize,
+    pub waiting_events: NonZeroU64,
     pub lease_ms: NonZeroU64,
     pub feed_bytes: NonZeroUsize,
     pub keep_days: NonZeroU32,
@@ -126,7 +128,8 @@ impl Events {
         };
         let schedules = Schedules::new(store.clone(), writer.clone(), plan.clone(), clock.clone());
         let consumers = Consumers::new(store.clone());
-        let schedule = Schedule::new(store, writer, plan.clone());
+        let room = Room::new(store.clone(), config.waiting_events.get());
+        let schedule = Schedule::new(store, writer, plan.clone(), room);
         (Self { schedule, schedules, consumers, feed, plan }, work)
     }
 

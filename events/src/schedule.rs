@@ -11,6 +11,7 @@ use crate::{
     event::{Event, NewEvent},
     plan::Plan,
     queue::Lateness,
+    room::Room,
     store::{Change, Head, Kept, Named, Page, Read, Slot, Store, Which},
     writer::Writer,
 };
@@ -19,6 +20,7 @@ pub struct Schedule {
     store: Arc<dyn Store>,
     writer: Writer,
     plan: Arc<Plan>,
+    room: Room,
 }
 
 impl fmt::Debug for Schedule {
@@ -62,13 +64,25 @@ pub struct Quantiles {
 }
 
 impl Schedule {
-    pub fn new(store: Arc<dyn Store>, writer: Writer, plan: Arc<Plan>) -> Self {
-        Self { store, writer, plan }
+    pub fn new(store: Arc<dyn Store>, writer: Writer, plan: Arc<Plan>, room: Room) -> Self {
+        Self { store, writer, plan, room }
     }
 
-    /// A result for each, in their order, once they are in the store. A time that has passed fires at once.
-    pub async fn schedule(&self, events: Vec<NewEvent>) -> Vec<Result<Kept, Error>> {
-        self.writer.schedule(events).await
+    /// A result for each, in their order, once they are in the store. A time that has passed fires at once. Where there is no room for
+    /// all, the first of them are taken.
+    pub async fn schedule(&self, mut events: Vec<NewEvent>) -> Vec<Result<Kept, Error>> {
+        let asked = events.len();
+        match self.room.enter(asked).await {
+            Ok(entered) => events.truncate(entered),
+            Err(error) => {
+                let error = Arc::new(error);
+                return (0..asked).map(|_| Err(Error::Shared(error.clone()))).collect();
+            }
+        }
+        let refused = asked - events.len();
+        let mut results = self.writer.schedule(events).await;
+        results.extend((0..refused).map(|_| Err(self.room.full())));
+        results
     }
 
     /// A result for each, in their order, once they are in the log.

@@ -169,6 +169,9 @@ pub trait Schedule: Send + Sync {
     /// The categories in which something waits, by name.
     async fn backlogs(&self, after: Option<&Category>, limit: u32) -> Result<Vec<Head>, Error>;
 
+    /// How many events wait in all: the sum over the categories in which something waits.
+    async fn count_waiting(&self) -> Result<u64, Error>;
+
     /// Moves the events of these numbers from the schedule to the log, in this order, and returns them as they are there. What is no
     /// longer in the schedule is left out.
     async fn fire(&self, seqs: &[u64], at: Timestamp) -> Result<Vec<Event>, Error>;

@@ -462,6 +462,31 @@ async fn single_posts_at_once_are_all_stored(platform: &Platform) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_wait_than_may() {
+    let options = Options { variables: vec![("NOTIFYX_EVENTS__WAITING_EVENTS", "3")], ..Options::default() };
+    let platform = Platform::start_with(Form::Up, options).await;
+    let ann = platform.person("ann").await;
+    let event = |n: u32| json!({ "category": "full", "fireAt": ahead(3_600.0), "data": n, "id": n.to_string() });
+    let mixed = ann.api.post("/events", json!((0..5).map(event).collect::<Vec<_>>())).await;
+    assert_eq!(mixed.headers["retry-after"], "1");
+    let results = mixed.expect(207);
+    let told = |n: usize| (results[n]["status"].as_u64().unwrap(), results[n]["problem"]["code"].as_str());
+    assert_eq!([0, 1, 2].map(told), [(201, None); 3], "the first of them are taken: {results}");
+    assert_eq!([3, 4].map(told), [(429, Some("schedule_full")); 2], "{results}");
+    let refused = ann.api.post("/events", event(9)).await;
+    assert_eq!((refused.refused(429), refused.headers["retry-after"].to_str().unwrap()), ("schedule_full".into(), "1"));
+    assert!(refused.text.contains("3 events wait, as many as may"), "{}", refused.text);
+    let topic = unique("later");
+    ann.create_topic(&topic).await;
+    let later = json!({ "topic": topic, "message": "m", "fire_at": ahead(60.0) });
+    assert_eq!(ann.api.post("/api/notifications", later).await.refused(429), "schedule_full");
+
+    ann.api.delete("/events/1").await.expect(200);
+    until("room", || async { (ann.api.post("/events", event(9)).await.status == 201).then_some(()) }).await;
+    assert_eq!(ann.api.post("/events", event(10)).await.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn anybody_may_where_the_gateway_lets_anybody_in() {
     let options = Options { variables: vec![("NOTIFYX_GATEWAY__ANONYMOUS", "true")], ..Options::default() };
     let platform = Platform::start_with(Form::Up, options).await;

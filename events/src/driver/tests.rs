@@ -19,6 +19,7 @@ use crate::{
     feed::{Feed, News, Watcher},
     plan::Plan,
     queue::Bounds,
+    room::Room,
     schedule::{EventRef, Schedule},
     schedules::Schedules,
     store::{self, MIGRATIONS, Page, Store},
@@ -80,7 +81,7 @@ impl World {
         let driver = Driver::new(store.clone(), clock.clone(), plan.clone(), feed, holder, lease);
         Instance {
             driver: tokio::spawn(driver.run(stop.clone())),
-            schedule: Schedule::new(store.clone(), writer.clone(), plan.clone()),
+            schedule: Schedule::new(store.clone(), writer.clone(), plan.clone(), Room::new(store.clone(), u64::MAX)),
             schedules: Schedules::new(store.clone(), writer, plan.clone(), clock),
             plan,
             store,

@@ -178,6 +178,7 @@ async fn what_is_due_is_found_over_all_categories(f: Fixture) {
 }
 
 async fn backlogs_are_counted(f: Fixture) {
+    assert_eq!(f.store.count_waiting().await.unwrap(), 0);
     f.append(&[f.event("idle", "1", 0)]).await;
     let new: Vec<_> = (0..6).map(|i| f.event(["c", "a", "b"][i % 3], &i.to_string(), 5)).collect();
     let events = f.schedule(&new).await;
@@ -186,6 +187,7 @@ async fn backlogs_are_counted(f: Fixture) {
     let lines: Vec<_> = backlogs.iter().map(|head| (head.category.as_str(), head.waiting, head.offset)).collect();
     assert_eq!(lines, [("a", 1, 1), ("b", 2, 0)]);
     assert_eq!(f.store.backlogs(Some(&category("a")), 1).await.unwrap()[0].category, category("b"));
+    assert_eq!(f.store.count_waiting().await.unwrap(), 3);
 }
 
 async fn pages_of_what_waits_are_cut_by_bytes(f: Fixture) {

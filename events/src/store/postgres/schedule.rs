@@ -11,7 +11,7 @@ use crate::{
     store::{
         Change, Due, Head, Kept, Named, Page, Schedule, Slot, Which,
         keep::{self, Topics, categories, distinct, fresh, kept},
-        row::{self, DueRow, EventRow, TopicRow, level, signed},
+        row::{self, DueRow, EventRow, TopicRow, level, signed, unsigned},
     },
 };
 
@@ -153,6 +153,12 @@ impl Schedule for Postgres {
             .fetch_all(&self.pool)
             .await?;
         row::all(rows)
+    }
+
+    async fn count_waiting(&self) -> Result<u64, Error> {
+        let sql = "SELECT coalesce(sum(waiting), 0)::bigint FROM topic WHERE waiting > 0";
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(&self.pool).await?;
+        Ok(unsigned(count))
     }
 
     async fn fire(&self, seqs: &[u64], at: Timestamp) -> Result<Vec<Event>, Error> {

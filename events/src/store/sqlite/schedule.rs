@@ -11,7 +11,7 @@ use crate::{
     store::{
         Change, Due, Head, Kept, Named, Page, Schedule, Slot, Which,
         keep::{self, Moves, categories, distinct, fresh, kept},
-        row::{self, DueRow, EventRow, TopicRow, level, signed},
+        row::{self, DueRow, EventRow, TopicRow, level, signed, unsigned},
     },
 };
 
@@ -186,6 +186,12 @@ impl Schedule for Sqlite {
             .fetch_all(self.read())
             .await?;
         row::all(rows)
+    }
+
+    async fn count_waiting(&self) -> Result<u64, Error> {
+        let sql = "SELECT coalesce(sum(waiting), 0) FROM topic WHERE waiting > 0";
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(self.read()).await?;
+        Ok(unsigned(count))
     }
 
     async fn fire(&self, seqs: &[u64], at: Timestamp) -> Result<Vec<Event>, Error> {
