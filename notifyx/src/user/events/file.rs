@@ -143,13 +143,18 @@ fn line(text: &str, number: usize, clock: &Clock) -> Result<Option<Line>, String
     if text.is_empty() {
         return Ok(None);
     }
-    let fields: BTreeMap<String, &RawValue> =
+    let mut fields: BTreeMap<String, &RawValue> =
         serde_json::from_str(text).map_err(|error| format!("it is not a JSON object: {error}"))?;
     let named_here = fields.get("id").is_none_or(|id| id.get() == "null");
-    let text = match fields.len() {
-        _ if fields.contains_key("id") => text.to_owned(),
-        0 => text.to_owned(),
-        _ => format!("{{\"id\":\"{}\",{}", EventId::new(clock), &text[1..]),
+    let text = match fields.remove("id") {
+        // `null` is as absent, to the server too: what is left of the line gets an id.
+        Some(_) if named_here => serde_json::to_string(&fields).expect("texts and JSON are JSON"),
+        Some(_) | None => text.to_owned(),
+    };
+    let text = if named_here && !fields.is_empty() {
+        format!("{{\"id\":\"{}\",{}", EventId::new(clock), &text[1..])
+    } else {
+        text
     };
     Ok(Some(Line { number, text, named_here }))
 }
@@ -176,6 +181,10 @@ mod tests {
         let own = line(r#"  {"category": "c", "data": {"id": 1}} "#, 1, &clock).unwrap().unwrap();
         let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&own.text).unwrap();
         assert!(own.named_here && fields["id"].is_string() && fields["category"] == "c", "{}", own.text);
+        let null = line(r#"{"category": "c", "id": null, "data": {"a": [1, 2]}}"#, 1, &clock).unwrap().unwrap();
+        let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&null.text).unwrap();
+        assert!(null.named_here && fields["id"].is_string() && fields.len() == 3, "{}", null.text);
+        assert!(null.text.contains(r#""data":{"a": [1, 2]}"#), "{}", null.text);
         let named = line(r#"{"id": "a", "category": "c"}"#, 1, &clock).unwrap().unwrap();
         assert!(!named.named_here && named.text == r#"{"id": "a", "category": "c"}"#);
         assert!(line(" \r\n", 1, &clock).unwrap().is_none());
