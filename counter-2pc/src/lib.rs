@@ -23,7 +23,7 @@ use std::{
 
 use actix_web::web::Data;
 use async_trait::async_trait;
-use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unavailable};
+use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unavailable, config::Days};
 use notifyx_database::{Database, DatabaseUrl, Options};
 use notifyx_mesh::{Mesh, MeshConfig, Place, Sessions};
 use notifyx_model::Token;
@@ -52,7 +52,7 @@ pub struct Config {
     pub database_connections: NonZeroU32,
     pub by_hand_s: NonZeroU64,
     pub alarm_s: NonZeroU64,
-    pub keep_days: NonZeroU32,
+    pub keep_days: Days,
     pub sweep_ms: NonZeroU64,
 }
 

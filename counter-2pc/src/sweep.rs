@@ -31,7 +31,7 @@ impl Sweeper {
             interval: Duration::from_millis(config.sweep_ms.get()),
             by_hand: config.by_hand(),
             alarm: Duration::from_secs(config.alarm_s.get()),
-            keep: Duration::from_secs(u64::from(config.keep_days.get()) * 24 * 3_600),
+            keep: config.keep_days.span(),
         }
     }
 

@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use notifyx_chassis::{Context, Door, Running, StartError};
+use notifyx_chassis::{Context, Door, Running, StartError, config::Days};
 use notifyx_database::{Database, DatabaseUrl, Options};
 use notifyx_mesh::{Mesh, MeshConfig, Place};
 use notifyx_model::Clock;
@@ -67,7 +67,7 @@ pub struct Config {
     pub waiting_events: NonZeroU64,
     pub lease_ms: NonZeroU64,
     pub feed_bytes: NonZeroUsize,
-    pub keep_days: NonZeroU32,
+    pub keep_days: Days,
     pub keep_events: NonZeroU64,
     pub sweep_ms: NonZeroU64,
     pub trim_rows: NonZeroU32,

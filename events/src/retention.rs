@@ -63,7 +63,7 @@ impl Sweeper {
             store,
             clock,
             interval: Duration::from_millis(config.sweep_ms.get()),
-            keep: DAY * config.keep_days.get(),
+            keep: config.keep_days.span(),
             keep_events: config.keep_events.get(),
             rows: config.trim_rows.get(),
             // What was dropped before the last stop may still have its ids.
@@ -76,12 +76,9 @@ impl Sweeper {
         let mut ticks = interval(self.interval);
         // A sweep that took long is not followed by a burst of them.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = self.sweep(&stop).await {
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            // Given up at the end, a step is rolled back: the next start begins with it.
+            if let Some(Err(error)) = stop.run_until_cancelled(self.sweep(&stop)).await {
                 tracing::warn!(error = %reply::chain(&error), "the sweep failed and will be tried again: {error}");
             }
         }

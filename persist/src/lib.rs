@@ -28,7 +28,7 @@ use std::{
 
 use actix_web::web::Data;
 use async_trait::async_trait;
-use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unavailable};
+use notifyx_chassis::{Context, Door, Identify, Running, Shared, StartError, Unavailable, config::Days};
 use notifyx_database::{Database, DatabaseUrl, Options};
 use notifyx_mesh::{Mesh, MeshConfig, Place, Sessions};
 use notifyx_model::Token;
@@ -62,7 +62,7 @@ pub struct Config {
     pub topics_cached_max: u64,
     pub by_hand_s: NonZeroU64,
     pub alarm_s: NonZeroU64,
-    pub keep_days: NonZeroU32,
+    pub keep_days: Days,
     pub sweep_ms: NonZeroU64,
     pub trim_rows: NonZeroU32,
 }

@@ -19,9 +19,10 @@ use uuid::Uuid;
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
-    /// From microseconds since 1970, as stored. Out of range (year 9999) is clamped.
+    /// From microseconds since 1970, as stored. What is out of range (the years -9999 to 9999) is clamped to its nearer end.
     pub fn from_micros(micros: i64) -> Self {
-        Self(jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX))
+        let end = if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        Self(jiff::Timestamp::from_microsecond(micros).unwrap_or(end))
     }
 
     /// Microseconds since 1970.
@@ -140,6 +141,16 @@ mod tests {
         assert_eq!(before.since(clock.now()), Duration::ZERO);
         hand.set(before);
         assert_eq!(clock.now(), before);
+    }
+
+    #[test]
+    fn what_is_out_of_range_stays_on_its_side() {
+        let now = ManualClock::new().clock().now();
+        // "Keep for ever" is long before everything, not behind it.
+        for span in [Duration::from_secs(u64::from(u32::MAX) * 86_400), Duration::MAX] {
+            assert!(now - span < Timestamp::from_micros(0) && now + span > now);
+        }
+        assert!(Timestamp::from_micros(i64::MIN) < now && Timestamp::from_micros(i64::MAX) > now);
     }
 
     #[test]
