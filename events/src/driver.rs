@@ -26,7 +26,7 @@ use crate::{
     Error,
     feed::Feed,
     plan::Plan,
-    store::{Lease, Store},
+    store::{Lease, Store, answer},
 };
 
 /// How often what nobody told is looked for: events that other instances scheduled, and a clock that jumped.
@@ -37,9 +37,6 @@ const AGAIN_MIN: Duration = Duration::from_millis(20);
 
 /// … up to this: it is back for no longer than a second before anybody notices.
 const AGAIN_MAX: Duration = Duration::from_secs(1);
-
-/// What the store is given for one answer: far longer than the slowest commit, shorter than for ever.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 pub struct Driver {
     store: Arc<dyn Store>,
@@ -142,11 +139,6 @@ impl Driver {
     fn renewal(&self) -> Duration {
         (self.span / 3).max(AGAIN_MIN)
     }
-}
-
-/// The store's answer, or that there was none in time.
-async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(ANSWER_MAX, asked).await.unwrap_or(Err(Error::Silent))
 }
 
 /// Until a call, or `over`, or so long.

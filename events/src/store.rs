@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use notifyx_database::Database;
 use notifyx_model::{Category, Clock, EventId, Priority, Timestamp};
+use tokio::time::timeout;
 
 use crate::{
     Error,
@@ -37,6 +38,15 @@ pub fn open(database: &Database, clock: &Clock) -> Arc<dyn Store> {
         Database::Sqlite(sqlite) => Arc::new(sqlite::Sqlite::new(sqlite.clone(), clock.clone())),
         Database::Postgres(pool) => Arc::new(postgres::Postgres::new(pool.clone())),
     }
+}
+
+/// What the store is given for one answer: far longer than the slowest commit, shorter than for ever. A server that vanished without
+/// a word would be waited for until the kernel gives it up, which takes a quarter of an hour.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The store's answer, or that there was none in time.
+pub(crate) async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(ANSWER_MAX, asked).await.unwrap_or(Err(Error::Silent))
 }
 
 pub trait Store: Log + Schedule + Recurrings + Leases + Consumers + Retention {}
@@ -291,4 +301,14 @@ pub trait Retention: Send + Sync {
     /// Forgets ids of events that were dropped in bulk, looking at `rows` ids; where to go on, `None` at the end. What is not
     /// yet forgotten is free nevertheless.
     async fn forget(&self, after: Option<&EventId>, rows: u32) -> Result<Option<EventId>, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_says_nothing_is_not_waited_for() {
+        assert!(matches!(answer(std::future::pending::<Result<(), _>>()).await, Err(Error::Silent)));
+    }
 }

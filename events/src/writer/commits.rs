@@ -11,7 +11,7 @@ use crate::{
     event::{Event, NewEvent},
     feed::Feed,
     plan::Plan,
-    store::{Change, Kept, Named, Store},
+    store::{Change, Kept, Named, Store, answer},
 };
 
 /// A transaction of these orders; what became of each, in their order.
@@ -78,7 +78,7 @@ impl Commits {
         // What is still to be written, the next of it last.
         let mut rest = vec![all];
         while let Some(some) = rest.pop() {
-            match act(self, some).await {
+            match answer(act(self, some)).await {
                 Ok(written) => results.extend(written.into_iter().map(Ok)),
                 Err(error) if error.kind() == Kind::Internal && some.len() > 1 => {
                     warn!("{} orders cannot be written together ({error}): trying them in halves", some.len());
