@@ -96,10 +96,14 @@ impl Schedule {
         done(self.writer.cancel(named.clone()).await?, named.id)
     }
 
-    /// Gives an event of the schedule another time; as it is now.
+    /// Gives an event of the schedule another time; as it is now. One that has fired at that time is there already: the order may have
+    /// been given before, and its answer lost.
     pub async fn reschedule(&self, event: &EventRef, at: Timestamp) -> Result<Event, Error> {
         let named = self.named(event).await?;
-        done(self.writer.reschedule(named.clone(), at).await?, named.id)
+        match self.writer.reschedule(named.clone(), at).await? {
+            Change::Fired(event) if event.given.fire_at == at => Ok(event),
+            change => done(change, named.id),
+        }
     }
 
     pub async fn get(&self, event: &EventRef) -> Result<Event, Error> {

@@ -6,7 +6,7 @@ use std::{thread, time::Duration};
 
 use notifyx_chassis::reply;
 use notifyx_model::{Fault, Kind, Timestamp};
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -46,6 +46,8 @@ impl Driver {
                 Ok(_) => (limit, again) = ((limit * 2).min(BATCH_MAX), Again::default()),
                 Err(error) => {
                     warn!(error = %reply::chain(&error), "{} due events wait for the store: {error}", due.len());
+                    // Perhaps they are too heavy to be written in the time there is.
+                    limit = (limit / 2).max(BATCH_MIN);
                     again.rest(over).await;
                 }
             }
@@ -59,6 +61,8 @@ impl Driver {
             () = self.plan.calls.nearer.notified() => {}
             // Given up, it sleeps to its end, which is near.
             _ = spawn_blocking(move || thread::sleep(wait)) => {}
+            // Where all threads are busy, late is better than not at all.
+            () = sleep(wait) => {}
         }
     }
 

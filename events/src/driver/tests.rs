@@ -204,3 +204,23 @@ async fn a_store_that_is_away_is_tried_again() {
     assert_eq!(instance.log("a").await.len(), 3);
     instance.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_heavy_for_the_store_is_fired_in_smaller_batches() {
+    let kept = testing::postgres(&MIGRATIONS).await;
+    let world = open(&kept.database).await;
+    let mut instance = world.alone();
+    let Database::Postgres(pool) = &kept.database else { unreachable!("it is Postgres") };
+    let heavy = "CREATE FUNCTION heavy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT count(*) FROM gone) > 20 THEN RAISE EXCEPTION 'too slow' USING ERRCODE = '57014'; END IF;
+            RETURN NULL; END $$;
+        CREATE TRIGGER heavy AFTER DELETE ON scheduled REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION heavy()";
+    sqlx::raw_sql(heavy).execute(pool).await.unwrap();
+    let events: Vec<_> = (0..100).map(|i| world.event("a", &i.to_string(), SECOND)).collect();
+    instance.schedule(events).await;
+    world.hand.advance(SECOND);
+    instance.plan.look();
+    assert_eq!(instance.see(100).await.len(), 100);
+    instance.stop().await;
+}

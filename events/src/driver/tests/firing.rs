@@ -71,7 +71,12 @@ async fn another_time_is_the_only_time(world: World) {
     assert_eq!(ids(&instance.see(2).await), ["sooner", "between"]);
     world.hand.advance(SECOND * 60);
     instance.plan.look();
-    assert_eq!(ids(&instance.see(1).await), ["later"]);
+    let fired = instance.see(1).await.remove(0);
+    assert_eq!(ids(std::slice::from_ref(&fired)), ["later"]);
+    // Given again, as by a caller whose answer was lost, the order is done; another is too late.
+    assert_eq!(instance.schedule.reschedule(&named("later"), fired.given.fire_at).await.unwrap(), fired);
+    let late = instance.schedule.reschedule(&named("later"), fired.given.fire_at + SECOND).await.unwrap_err();
+    assert_eq!(late.code(), "event_fired");
     instance.stop().await;
 }
 
