@@ -1,17 +1,14 @@
 //! The rule of a recurring schedule: which nominal times it has, and what becomes of those that were missed. Pure: what is kept of
 //! a schedule is [`Recurring`], and when it is looked at is the driver's to say.
 //!
-//! A nominal time is an instant; it is made into an event or skipped, once. Its name on the wall clock is [`Recurrence::local`].
+//! A nominal time is an instant; it is made into an event or skipped, once.
 
 mod cron;
 mod every;
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{collections::VecDeque, fmt, str::FromStr, time::Duration};
 
-use jiff::{
-    Zoned,
-    tz::{TimeZone, TimeZoneDatabase},
-};
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use notifyx_model::{Invalid, Timestamp};
 
 pub use self::{cron::Cron, every::Every};
@@ -109,16 +106,21 @@ impl Look {
     /// A pause of the machine or a slow commit is nobody's downtime.
     pub const GRACE: Duration = Duration::from_secs(5);
 
-    pub fn at(now: Timestamp) -> Self {
-        Self { missed_before: now - Self::GRACE, until: now }
+    /// So far ahead. `busy`: for how long whoever makes events of them could not look, being at work: what came meanwhile is late, but
+    /// somebody was there.
+    pub fn new(now: Timestamp, ahead: Duration, busy: Duration) -> Self {
+        Self { missed_before: now - busy.max(Self::GRACE), until: now + ahead }
     }
 }
 
 /// Events made by one call: one transaction.
 pub const MAKE_MAX: usize = 1_000;
 
-/// Times that one call skips: some milliseconds.
+/// Times of a pattern that one call skips: a tenth of a second.
 pub const SKIP_MAX: u64 = 10_000;
+
+/// Of what was missed, so many fire at most, the newest: a week of a time each minute, and some seconds of firing.
+pub const MISSED_MAX: u64 = 10_000;
 
 const INSTANT: Duration = Duration::from_micros(1);
 
@@ -165,37 +167,61 @@ impl Recurrence {
         self.term.end.is_none_or(|end| next <= end).then_some(next)
     }
 
-    /// What becomes of the times from `next` on that have come, `done` being made or skipped before it. Where nothing was missed, all
-    /// of them are made. Of those that were missed, `fire_all` makes each, `skip` none, and `fire_last` only the newest of all that
-    /// have come.
+    /// What becomes of the times from `next` on that have come, `done` being made or skipped before it. Those that were not missed are
+    /// made. Of those that were, `fire_all` makes the newest [`MISSED_MAX`], `fire_last` the newest, and `skip` none.
     pub fn catch_up(&self, next: Timestamp, done: u64, on_missed: OnMissed, look: Look) -> CatchUp {
-        let mut up = CatchUp { next: Some(next), ..CatchUp::default() };
-        let last_only = on_missed == OnMissed::FireLast && next < look.missed_before;
-        while let Some(at) = up.next.filter(|at| *at <= look.until) {
-            // What is not missed is few, and is looked at together with the last that was.
-            if up.make.len() == MAKE_MAX || (up.skipped >= SKIP_MAX && at < look.missed_before) {
+        let keep = match on_missed {
+            OnMissed::FireAll => MISSED_MAX,
+            OnMissed::FireLast => 1,
+            OnMissed::Skip => 0,
+        };
+        let (skipped, mut next, goes_on) = self.skip(next, done, look.missed_before, keep);
+        let (mut make, mut done) = (Vec::new(), done + skipped);
+        while let Some(at) = next.filter(|at| *at <= look.until && !goes_on) {
+            if make.len() == MAKE_MAX {
                 break;
             }
-            let made = u64::try_from(up.make.len()).expect("at most a thousand");
-            up.next = self.next_after(at, done + made + up.skipped + 1);
-            let skip = match on_missed {
-                OnMissed::FireAll => false,
-                OnMissed::FireLast => last_only && up.next.is_some_and(|next| next <= look.until),
-                OnMissed::Skip => at < look.missed_before,
-            };
-            if skip {
-                up.skipped += 1;
-            } else {
-                up.make.push(at);
-            }
+            make.push(at);
+            done += 1;
+            next = self.next_after(at, done);
         }
-        up
+        CatchUp { make, skipped, next }
     }
 
-    /// What the wall clock shows at a nominal time.
-    pub fn local(&self, at: Timestamp) -> Zoned {
-        let instant = jiff::Timestamp::from_microsecond(at.as_micros()).expect("a timestamp is one of jiff's");
-        instant.to_zoned(self.zone.0.clone())
+    /// Skips times from `next` on until of those before a time only `keep` are left. How many, which is next then, and whether there are
+    /// more to skip than one call does.
+    fn skip(&self, next: Timestamp, done: u64, before: Timestamp, keep: u64) -> (u64, Option<Timestamp>, bool) {
+        // Times lie a second apart at least.
+        if before.since(next) <= Duration::from_secs(keep) {
+            return (0, Some(next), false);
+        }
+        match &self.rule {
+            Rule::Every(every) => {
+                let left = self.term.count.map_or(u64::MAX, |count| count.saturating_sub(done));
+                let before = self.term.end.map_or(before, |end| before.min(end + INSTANT));
+                let skipped = every.count(next, before).min(left).saturating_sub(keep);
+                let next = match skipped.checked_sub(1) {
+                    Some(last) => self.next_after(every.later(next, last), done + skipped),
+                    None => Some(next),
+                };
+                (skipped, next, false)
+            }
+            Rule::Cron(_) => {
+                // The newest so far.
+                let (mut kept, mut skipped, mut at) = (VecDeque::new(), 0, Some(next));
+                while let Some(time) = at.filter(|at| *at < before && skipped < SKIP_MAX) {
+                    kept.push_back(time);
+                    let looked_at = skipped + kept.len() as u64;
+                    if kept.len() as u64 > keep {
+                        kept.pop_front();
+                        skipped += 1;
+                    }
+                    at = self.next_after(time, done + looked_at);
+                }
+                let goes_on = at.is_some_and(|at| at < before);
+                (skipped, kept.front().copied().or(at), goes_on)
+            }
+        }
     }
 
     pub fn rule(&self) -> &Rule {

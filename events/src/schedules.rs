@@ -11,9 +11,12 @@ use crate::{
     plan::Plan,
     recurrence::{Recurrence, Rule, Term, Zone},
     recurring::{OnMissed, Recurring, State},
-    store::{Kept, Page, Store},
+    store::{Deleted, Kept, Page, Store},
     writer::Writer,
 };
+
+/// Occurrences that a deletion takes out of the schedule in one transaction: some ten milliseconds.
+const DELETED_AT_ONCE: u32 = 1_000;
 
 /// How often a change is tried while the driver moves the same schedule on: it does so once a second at most.
 const TRIES: usize = 5;
@@ -133,9 +136,18 @@ impl Schedules {
         self.writer.append(vec![event]).await.pop().expect("one result for one event")
     }
 
-    /// With its occurrence that waits; as it was.
+    /// With its occurrences that wait; as it was. However many they are: they go in steps, and a deletion that is broken off goes on when
+    /// it is asked for again.
     pub async fn delete(&self, id: &EventId) -> Result<Recurring, Error> {
-        self.store.delete_recurring(id).await?.ok_or_else(|| Error::ScheduleNotFound(id.clone()))
+        let mut was = None;
+        loop {
+            match self.store.delete_recurring(id, DELETED_AT_ONCE).await? {
+                Some(Deleted::Ended(recurring)) => _ = was.get_or_insert(recurring),
+                Some(Deleted::Gone(recurring)) => return Ok(was.unwrap_or(recurring)),
+                // Between two steps another took the rest.
+                None => return was.ok_or_else(|| Error::ScheduleNotFound(id.clone())),
+            }
+        }
     }
 
     async fn change(&self, id: &EventId, to: impl Fn(Timestamp) -> State) -> Result<Recurring, Error> {
@@ -145,7 +157,7 @@ impl Schedules {
             if recurring.state == to(next) {
                 return Ok(recurring);
             }
-            if let Some(changed) = self.store.change_recurring(id, recurring.state, to(next), 0).await? {
+            if let Some(changed) = self.store.change_recurring(id, recurring.state, to(next)).await? {
                 return Ok(changed);
             }
         }

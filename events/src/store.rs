@@ -195,10 +195,26 @@ pub struct Occurrences {
     pub next: Timestamp,
     /// Nominal times, and their events.
     pub events: Vec<(Timestamp, NewEvent)>,
-    /// The state after them.
-    pub then: State,
+    /// The next nominal time after them; `None`: that was the last.
+    pub then: Option<Timestamp>,
     /// How many more were skipped.
     pub skipped: u64,
+}
+
+/// A recurring schedule whose next nominal time is reached: itself, or why it cannot be read.
+#[derive(Debug)]
+pub struct Reached {
+    pub at: Timestamp,
+    pub id: String,
+    pub recurring: Result<Recurring, Error>,
+}
+
+/// What became of a recurring schedule that is to be deleted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It has ended, and more of it waits: this was one step of many.
+    Ended(Recurring),
+    Gone(Recurring),
 }
 
 #[async_trait]
@@ -217,23 +233,26 @@ pub trait Recurrings: Send + Sync {
     ) -> Result<Vec<Recurring>, Error>;
 
     /// Pauses, resumes or ends: from the state that was read to another. `None` if it is in another state, or gone.
-    async fn change_recurring(
+    async fn change_recurring(&self, id: &EventId, from: State, to: State) -> Result<Option<Recurring>, Error>;
+
+    /// Ends it, and takes at most `rows` of its occurrences out of the schedule; when none waits any more, it goes itself. As it was
+    /// before; `None`: it is not there.
+    async fn delete_recurring(&self, id: &EventId, rows: u32) -> Result<Option<Deleted>, Error>;
+
+    /// Those whose next nominal time lies behind a time and id and is reached, earliest first, then by id.
+    async fn due_recurring(
         &self,
-        id: &EventId,
-        from: State,
-        to: State,
-        skipped: u64,
-    ) -> Result<Option<Recurring>, Error>;
+        after: (Timestamp, &str),
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Reached>, Error>;
 
-    /// With its occurrences that wait.
-    async fn delete_recurring(&self, id: &EventId) -> Result<Option<Recurring>, Error>;
+    /// Those whose next nominal time lies before another, by id: of many that lag behind none has to wait for the others' end.
+    async fn late_recurring(&self, before: Timestamp, after: &str, limit: u32) -> Result<Vec<Reached>, Error>;
 
-    /// Those whose next nominal time is reached, earliest first.
-    async fn due_recurring(&self, until: Timestamp, limit: u32) -> Result<Vec<Recurring>, Error>;
-
-    /// Schedules occurrences and moves their recurring schedule on, each nominal time once. What was made now; nothing if another was
-    /// quicker, or if the schedule is paused or gone.
-    async fn materialise(&self, occurrences: &Occurrences) -> Result<Vec<Kept>, Error>;
+    /// Schedules occurrences and moves their recurring schedules on, each nominal time once; each schedule is named once. What was made
+    /// now; nothing of one where another was quicker, or that is paused or gone.
+    async fn materialise(&self, occurrences: &[Occurrences]) -> Result<Vec<Kept>, Error>;
 }
 
 /// How long it is known which nominal times were made, before the next one. The state that was read decides already; these rows are

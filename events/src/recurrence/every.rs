@@ -64,6 +64,20 @@ impl Every {
     }
 }
 
+impl Every {
+    /// How many times lie between one of them and another moment, that one included.
+    pub fn count(&self, from: Timestamp, before: Timestamp) -> u64 {
+        let span = before.as_micros() - from.as_micros();
+        u64::try_from((span - 1).div_euclid(self.micros) + 1).unwrap_or(0)
+    }
+
+    /// The time that comes so many times after one of them.
+    pub fn later(&self, from: Timestamp, times: u64) -> Timestamp {
+        let times = i64::try_from(times).unwrap_or(i64::MAX);
+        Timestamp::from_micros(from.as_micros().saturating_add(times.saturating_mul(self.micros)))
+    }
+}
+
 impl fmt::Display for Every {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -110,6 +124,16 @@ mod tests {
         for micros in [i64::MIN, -SECOND, 0, 999_999, 3_653 * 86_400 * SECOND + 1, i64::MAX] {
             assert!(Every::from_micros(micros).is_err(), "{micros}");
         }
+    }
+
+    #[test]
+    fn many_times_are_passed_at_once() {
+        let every = Every::parse("10s").unwrap();
+        let at = |seconds: i64| Timestamp::from_micros(seconds * SECOND);
+        for (before, count) in [(-50, 0), (3, 0), (4, 1), (13, 1), (14, 2), (1_000_003, 100_000)] {
+            assert_eq!(every.count(at(3), at(before)), count, "before {before}");
+        }
+        assert_eq!((every.later(at(3), 0), every.later(at(3), 7)), (at(3), at(73)));
     }
 
     #[test]

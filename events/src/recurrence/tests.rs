@@ -24,6 +24,15 @@ fn after_noon(seconds: u64) -> Timestamp {
     utc(NOON) + Duration::from_secs(seconds)
 }
 
+fn look(now: Timestamp) -> Look {
+    Look::new(now, Duration::ZERO, Duration::ZERO)
+}
+
+/// What the wall clock shows then.
+fn local(recurrence: &Recurrence, at: Timestamp) -> jiff::Zoned {
+    jiff::Timestamp::from_microsecond(at.as_micros()).unwrap().to_zoned(recurrence.zone.0.clone())
+}
+
 fn every_time(recurrence: &Recurrence) -> Vec<Timestamp> {
     let mut done = 0;
     std::iter::successors(Some(recurrence.first()), |at| {
@@ -84,66 +93,89 @@ fn an_hour_of_elapsed_time_stays_one_when_the_clock_is_changed() {
     let berlin = Zone::parse("Europe/Berlin").unwrap();
     let term = Term { created_at: utc("2026-03-28T12:00:00Z"), ..term() };
     let daily = Recurrence::new("every 1d".parse().unwrap(), berlin.clone(), term).unwrap();
-    assert_eq!(daily.local(daily.first()).to_string(), "2026-03-29T14:00:00+02:00[Europe/Berlin]");
+    assert_eq!(local(&daily, daily.first()).to_string(), "2026-03-29T14:00:00+02:00[Europe/Berlin]");
     let cron = Recurrence::new("cron 0 13 * * *".parse().unwrap(), berlin, term).unwrap();
-    assert_eq!(cron.local(cron.first()).to_string(), "2026-03-29T13:00:00+02:00[Europe/Berlin]");
+    assert_eq!(local(&cron, cron.first()).to_string(), "2026-03-29T13:00:00+02:00[Europe/Berlin]");
 }
 
 #[test]
 fn where_nothing_was_missed_every_time_that_has_come_is_made() {
     let rule = recurrence("every 1s", term());
     for on_missed in [OnMissed::FireAll, OnMissed::FireLast, OnMissed::Skip] {
-        let up = rule.catch_up(after_noon(10), 9, on_missed, Look::at(after_noon(12)));
+        let up = rule.catch_up(after_noon(10), 9, on_missed, look(after_noon(12)));
         assert_eq!(up.make, [after_noon(10), after_noon(11), after_noon(12)]);
         assert_eq!((up.skipped, up.next), (0, Some(after_noon(13))));
     }
-    let early = rule.catch_up(after_noon(10), 9, OnMissed::Skip, Look::at(after_noon(9)));
+    let early = rule.catch_up(after_noon(10), 9, OnMissed::Skip, look(after_noon(9)));
     assert_eq!(early, CatchUp { make: vec![], skipped: 0, next: Some(after_noon(10)) });
 }
 
 #[test]
 fn what_was_missed_fires_all_or_last_or_not() {
     let rule = recurrence("every 10s", term());
-    let look = Look::at(after_noon(52));
-    let up = |on_missed| rule.catch_up(after_noon(10), 0, on_missed, look);
+    let up = |on_missed| rule.catch_up(after_noon(10), 0, on_missed, look(after_noon(52)));
     let all = up(OnMissed::FireAll);
     assert_eq!((all.make.len(), all.skipped, all.next), (5, 0, Some(after_noon(60))));
-    let last = up(OnMissed::FireLast);
-    assert_eq!((last.make, last.skipped, last.next), (vec![after_noon(50)], 4, Some(after_noon(60))));
     // The one of two seconds ago is not missed.
+    let last = up(OnMissed::FireLast);
+    assert_eq!((last.make, last.skipped, last.next), (vec![after_noon(40), after_noon(50)], 3, Some(after_noon(60))));
     let skip = up(OnMissed::Skip);
     assert_eq!((skip.make, skip.skipped, skip.next), (vec![after_noon(50)], 4, Some(after_noon(60))));
-    let later = rule.catch_up(after_noon(10), 0, OnMissed::Skip, Look::at(after_noon(57)));
+    let later = rule.catch_up(after_noon(10), 0, OnMissed::Skip, look(after_noon(57)));
     assert_eq!((later.make, later.skipped, later.next), (vec![], 5, Some(after_noon(60))));
 }
 
 #[test]
-fn one_call_is_bounded_and_the_next_goes_on_to_the_same_end() {
-    let rule = recurrence("every 1s", term());
-    let look = Look::at(after_noon(25_000));
-    for (on_missed, made, skipped) in
-        [(OnMissed::FireAll, 25_000, 0), (OnMissed::FireLast, 1, 24_999), (OnMissed::Skip, 6, 24_994)]
-    {
-        let (mut next, mut done) = (rule.first(), 0);
-        let (mut all, mut all_skipped) = (Vec::new(), 0);
-        while next <= look.until {
-            let up = rule.catch_up(next, done, on_missed, look);
-            assert!(up.make.len() <= MAKE_MAX && up.skipped <= SKIP_MAX);
-            done += u64::try_from(up.make.len()).unwrap() + up.skipped;
-            all_skipped += up.skipped;
-            all.extend(up.make);
-            next = up.next.unwrap();
-        }
-        assert_eq!((all.len(), all_skipped), (made, skipped), "{on_missed:?}");
-        assert_eq!(all.last(), Some(&after_noon(25_000)));
-        assert!(all.is_sorted_by(|a, b| a < b), "{on_missed:?}: each once");
+fn what_became_late_while_others_were_made_was_not_missed() {
+    let rule = recurrence("every 10s", term());
+    let busy = Look::new(after_noon(52), Duration::ZERO, Duration::from_secs(25));
+    for (on_missed, made) in [(OnMissed::Skip, vec![30, 40, 50]), (OnMissed::FireLast, vec![20, 30, 40, 50])] {
+        let up = rule.catch_up(after_noon(10), 0, on_missed, busy);
+        assert_eq!(up.make, made.into_iter().map(after_noon).collect::<Vec<_>>(), "{on_missed:?}");
     }
+}
+
+#[test]
+fn one_call_is_bounded_and_the_next_goes_on_to_the_same_end() {
+    for text in ["every 1s", "cron * * * * * *"] {
+        let rule = recurrence(text, term());
+        let look = look(after_noon(25_000));
+        // The last six were not missed; of the 24,994 that were, ten thousand fire at most.
+        for (on_missed, made, skipped) in
+            [(OnMissed::FireAll, 10_006, 14_994), (OnMissed::FireLast, 7, 24_993), (OnMissed::Skip, 6, 24_994)]
+        {
+            let (mut next, mut done) = (rule.first(), 0);
+            let (mut all, mut all_skipped) = (Vec::new(), 0);
+            while next <= look.until {
+                let up = rule.catch_up(next, done, on_missed, look);
+                assert!(up.make.len() <= MAKE_MAX && (up.skipped <= SKIP_MAX || text.starts_with("every")));
+                done += u64::try_from(up.make.len()).unwrap() + up.skipped;
+                all_skipped += up.skipped;
+                all.extend(up.make);
+                next = up.next.unwrap();
+            }
+            assert_eq!((all.len(), all_skipped), (made, skipped), "{text} {on_missed:?}");
+            assert_eq!(all.last(), Some(&after_noon(25_000)));
+            assert!(all.is_sorted_by(|a, b| a < b), "{text} {on_missed:?}: each once");
+        }
+    }
+}
+
+#[test]
+fn years_of_a_short_span_are_passed_at_once() {
+    let rule = recurrence("every 1s", Term { end: Some(after_noon(100_000_000)), ..term() });
+    let up = rule.catch_up(rule.first(), 0, OnMissed::Skip, look(after_noon(90_000_000)));
+    assert_eq!((up.make.len(), up.skipped, up.next), (6, 89_999_994, Some(after_noon(90_000_001))));
+    let over = rule.catch_up(rule.first(), 0, OnMissed::FireLast, look(after_noon(200_000_000)));
+    assert_eq!(over, CatchUp { make: vec![after_noon(100_000_000)], skipped: 99_999_999, next: None });
+    let none = rule.catch_up(rule.first(), 0, OnMissed::Skip, look(after_noon(200_000_000)));
+    assert_eq!(none, CatchUp { make: vec![], skipped: 100_000_000, next: None });
 }
 
 #[test]
 fn a_count_ends_in_the_middle_of_what_was_missed() {
     let rule = recurrence("every 10s", Term { count: Some(3), ..term() });
-    let up = rule.catch_up(after_noon(10), 0, OnMissed::FireLast, Look::at(after_noon(1_000)));
+    let up = rule.catch_up(after_noon(10), 0, OnMissed::FireLast, look(after_noon(1_000)));
     assert_eq!(up, CatchUp { make: vec![after_noon(30)], skipped: 2, next: None });
 }
 
@@ -153,6 +185,6 @@ fn missed_times_of_a_daylight_saving_night_are_counted_as_they_were() {
     let term = Term { created_at: utc("2026-10-31T12:00:00Z"), ..term() };
     let rule = Recurrence::new("cron */30 1 * * *".parse().unwrap(), zone, term).unwrap();
     // 01:00 and 01:30, twice: it is an interval.
-    let up = rule.catch_up(rule.first(), 0, OnMissed::FireAll, Look::at(utc("2026-11-01T12:00:00Z")));
+    let up = rule.catch_up(rule.first(), 0, OnMissed::FireAll, look(utc("2026-11-01T12:00:00Z")));
     assert_eq!(up.make.len(), 4);
 }

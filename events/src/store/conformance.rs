@@ -103,6 +103,17 @@ impl Fixture {
         self.store.waiting(Which::Of(&category(of)), None, ALL).await.unwrap()
     }
 
+    async fn execute(&self, sql: &str) {
+        match &self.database {
+            Database::Sqlite(sqlite) => {
+                let mut tx = sqlite.begin().await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut *tx).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            Database::Postgres(pool) => _ = sqlx::raw_sql(sql).execute(pool).await.unwrap(),
+        }
+    }
+
     /// Rows of a table.
     async fn rows(&self, table: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {table}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use notifyx_model::{Category, EventId, Timestamp};
 
 use super::{
-    Change, Head, Kept, Named,
+    Change, Head, Kept, Named, Occurrences,
     row::{TopicRow, signed, unsigned},
 };
 use crate::{
@@ -156,6 +156,19 @@ pub(super) fn moved(consumer: &Consumer, position: u64) -> Result<u64, Error> {
         return Err(Error::BeyondHead { position, head: consumer.head });
     }
     Ok(position.max(consumer.position))
+}
+
+/// The events of occurrences whose nominal times were not made before; `made` are those, with the names of their schedules.
+pub(super) fn occurred<'a>(
+    occurrences: impl IntoIterator<Item = &'a Occurrences>,
+    made: &[(String, i64)],
+) -> Vec<NewEvent> {
+    let made: HashSet<(&str, i64)> = made.iter().map(|(id, nominal)| (id.as_str(), *nominal)).collect();
+    let new = |one: &'a Occurrences| {
+        let is_new = |at: &Timestamp| made.contains(&(one.id.as_str(), at.as_micros()));
+        one.events.iter().filter(move |(at, _)| is_new(at)).map(|(_, event)| event.clone()).collect::<Vec<_>>()
+    };
+    occurrences.into_iter().flat_map(new).collect()
 }
 
 /// Numbers of events, each once, in their order.

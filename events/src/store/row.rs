@@ -7,7 +7,7 @@ use notifyx_database::{self as database, column::stored};
 use notifyx_model::{Category, EventId, Priority, Timestamp};
 use sqlx::FromRow;
 
-use super::{Due, Head, Lease, Slot, keep::Moves};
+use super::{Due, Head, Lease, Reached, Slot, keep::Moves};
 use crate::{
     Error,
     consumer::{Consumer, ConsumerName},
@@ -225,6 +225,15 @@ impl TryFrom<RecurringRow> for Recurring {
             skipped: unsigned(row.skipped),
         })
     }
+}
+
+/// Each by itself: one that cannot be read holds up no other.
+pub(super) fn reached(rows: Vec<RecurringRow>) -> Vec<Reached> {
+    let reached = |row: RecurringRow| {
+        let (at, id) = (Timestamp::from_micros(row.next_at.unwrap_or(i64::MAX)), row.id.clone());
+        Reached { at, id, recurring: row.try_into() }
+    };
+    rows.into_iter().map(reached).collect()
 }
 
 #[derive(FromRow)]
