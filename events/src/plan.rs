@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::{
     event::Event,
     metrics::Metrics,
-    queue::{Agenda, Bounds, Figures, Lateness, Punctuality, Refill},
+    queue::{Agenda, Bounds, Figures, Lateness, Placed, Punctuality, Refill},
     store::{Due, Kept, Slot},
 };
 
@@ -108,13 +108,29 @@ impl Plan {
         });
     }
 
-    /// These wait, as the store says: those which are not here are taken in.
-    pub(crate) fn found(&self, waiting: &[Due]) {
-        self.change(|agenda| {
-            for due in waiting {
-                agenda.insert(due);
-            }
-        });
+    /// These wait, as the store says: those which are not here are taken in. For how many there was room.
+    pub(crate) fn found(&self, waiting: &[Due]) -> usize {
+        let taken = self.change(|agenda| waiting.iter().filter(|due| agenda.insert(due) != Placed::Beyond).count());
+        taken.unwrap_or(0)
+    }
+
+    /// From now on the store is read in order of time.
+    pub(crate) fn begin_look(&self) {
+        self.change(Agenda::begin_look);
+    }
+
+    /// A page of that, which holds all that waits up to a slot.
+    pub(crate) fn looked(&self, page: &[Due], end: Slot) {
+        self.change(|agenda| agenda.looked(page, end));
+    }
+
+    pub(crate) fn end_look(&self) {
+        self.change(Agenda::end_look);
+    }
+
+    /// Where a page of a window begins that is lacking, the nearest; and how many windows lack one.
+    pub(crate) fn hunger(&self) -> Option<(Slot, usize)> {
+        self.state().agenda.as_ref()?.hunger()
     }
 
     /// In these categories more waits from a slot on.
@@ -151,11 +167,12 @@ impl Plan {
         due
     }
 
-    /// The earliest of all that is here, or is being fired.
+    /// The earliest of all that is here, is being fired, or is behind an edge and about to be read.
     pub(crate) fn known(&self) -> Option<Timestamp> {
         let state = self.state();
         let earliest = state.agenda.as_ref().and_then(Agenda::earliest);
-        earliest.into_iter().chain(state.firing).min()
+        let edge = state.agenda.as_ref().and_then(Agenda::hunger).map(|(edge, _)| edge.at);
+        earliest.into_iter().chain(state.firing).chain(edge).min()
     }
 
     pub(crate) fn earliest(&self) -> Option<Timestamp> {
@@ -185,9 +202,13 @@ impl Plan {
         }
     }
 
-    /// Gives up figures of categories that are silent.
+    /// Gives up figures of categories that are silent, and memory.
     pub(crate) fn sweep(&self, now: Timestamp) {
-        self.state().punctuality.sweep(now);
+        let mut state = self.state();
+        state.punctuality.sweep(now);
+        if let Some(agenda) = &mut state.agenda {
+            agenda.sweep();
+        }
     }
 
     /// Changes the agenda, if this instance has it, and wakes who waits for that.

@@ -158,7 +158,9 @@ impl Driver {
         for Reached { id, recurring, .. } in page {
             match recurring {
                 Ok(recurring) => good.push(recurring),
-                Err(error) => error!(error = %reply::chain(&error), "recurring schedule `{id}` cannot be read: {error}"),
+                Err(error) => {
+                    error!(error = %reply::chain(&error), "recurring schedule `{id}` cannot be read: {error}")
+                }
             }
         }
         if good.is_empty() {

@@ -30,7 +30,13 @@ impl Default for Bounds {
 }
 
 /// How far beyond the batch asked for is looked for higher priorities: about a millisecond of sorting.
-const LOOK_MAX: usize = 10_000;
+const SORTED_MAX: usize = 10_000;
+
+/// What is noted during a look at most: more comes in the milliseconds of a page only if the store has stood still.
+const NOTED_MAX: usize = 10_000;
+
+/// A map that was this much larger gives its memory back.
+const SHRINK: usize = 4;
 
 #[derive(Debug, Default)]
 pub struct Agenda {
@@ -41,6 +47,18 @@ pub struct Agenda {
     /// Windows that a page is to be read for, by where it begins: the nearest first.
     hungry: BTreeSet<(Key, Category)>,
     total: usize,
+    looking: Looking,
+}
+
+/// Whether the store is being read in order of time, over all categories.
+#[derive(Debug, Default)]
+enum Looking {
+    #[default]
+    No,
+    /// With what came beyond an edge since the last page: a page may have been read too early to hold it.
+    Noting(Vec<Due>),
+    /// More came than is noted: what is read tells nothing about edges.
+    Blindly,
 }
 
 /// A window, and under which keys it is listed.
@@ -84,7 +102,43 @@ impl Agenda {
     /// An event that was committed to the schedule, or that was taken and could not be fired.
     pub fn insert(&mut self, due: &Due) -> Placed {
         let key = Key::from(due.slot);
-        self.change(&due.category, |window, capacity| window.put(key, due.priority, capacity))
+        let placed = self.change(&due.category, |window, capacity| window.put(key, due.priority, capacity));
+        if let (Placed::Beyond, Looking::Noting(noted)) = (placed, &mut self.looking) {
+            if noted.len() < NOTED_MAX {
+                noted.push(due.clone());
+            } else {
+                self.looking = Looking::Blindly;
+            }
+        }
+        placed
+    }
+
+    /// From now on the store is read from its beginning in order of time, page by page; until it has been, no window is filled by itself.
+    pub fn begin_look(&mut self) {
+        self.looking = Looking::Noting(Vec::new());
+    }
+
+    /// The next page: all that waits before `end` and was not on a page before. A category that has something there has its edge behind
+    /// it, whoever else is hungry.
+    pub fn looked(&mut self, page: &[Due], end: Slot) {
+        let end = Key::from(end).after();
+        let noted = match &mut self.looking {
+            Looking::Noting(noted) => Some(std::mem::take(noted)),
+            Looking::No | Looking::Blindly => None,
+        };
+        for due in page.iter().chain(noted.iter().flatten()) {
+            let key = Key::from(due.slot);
+            self.change(&due.category, |window, capacity| {
+                if noted.is_some() {
+                    window.raise(end);
+                }
+                window.put(key, due.priority, capacity)
+            });
+        }
+    }
+
+    pub fn end_look(&mut self) {
+        self.looking = Looking::No;
     }
 
     /// An event that left the schedule: cancelled, moved, or fired by somebody else. Whether it was here.
@@ -109,7 +163,7 @@ impl Agenda {
         let end = Key::end_of(now);
         let mut due: Vec<(Reverse<Priority>, Key, &Category)> = Vec::new();
         for (key, category) in &self.next {
-            if *key > end || due.len() >= LOOK_MAX.max(limit) {
+            if *key > end || due.len() >= SORTED_MAX.max(limit) {
                 break;
             }
             let ripe = self.queues[category].window.due_until(end);
@@ -129,6 +183,9 @@ impl Agenda {
 
     /// The next page to read, the nearest first. It is answered with [`Agenda::refilled`] or [`Agenda::refill_failed`].
     pub fn refill(&mut self) -> Option<Refill> {
+        if let Looking::Noting(_) = self.looking {
+            return None;
+        }
         let (_, category) = self.hungry.first()?.clone();
         let page = self.change(&category, Window::begin_refill);
         Some(Refill { category, page })
@@ -137,6 +194,18 @@ impl Agenda {
     /// Whether a page is to be read.
     pub fn is_hungry(&self) -> bool {
         !self.hungry.is_empty()
+    }
+
+    /// From where on a page is lacking, the nearest; and how many windows lack one.
+    pub fn hunger(&self) -> Option<(Slot, usize)> {
+        self.hungry.first().map(|(key, _)| (key.slot(), self.hungry.len()))
+    }
+
+    /// Gives back what it has needed for many more categories than now; a call a second is enough.
+    pub fn sweep(&mut self) {
+        if self.queues.capacity() > SHRINK * self.queues.len() {
+            self.queues.shrink_to_fit();
+        }
     }
 
     /// What was read for a window.
@@ -260,6 +329,39 @@ mod tests {
         assert_eq!(agenda.due(at(10), 10_000).len(), 999);
         assert_eq!((agenda.categories(), agenda.len(), agenda.earliest()), (0, 0, None));
         assert!(agenda.next.is_empty() && agenda.hungry.is_empty());
+    }
+
+    #[test]
+    fn what_is_next_comes_in_whatever_its_category_lacks() {
+        let mut agenda = Agenda::new(Bounds { window: 2, total: 1_000 });
+        for seq in 0..50 {
+            agenda.open(&Category::parse(&format!("c{seq}")).unwrap(), Some(due("c", 100, 1, 4).slot));
+        }
+        assert_eq!(agenda.hunger(), Some((due("c", 100, 1, 4).slot, 50)));
+        agenda.begin_look();
+        assert_eq!(agenda.refill(), None);
+        // Committed after the page was read.
+        assert_eq!(agenda.insert(&due("c7", 150, 10, 4)), Placed::Beyond);
+        let page = [due("c49", 120, 5, 4), due("c49", 130, 6, 4), due("c49", 140, 7, 4), due("new", 160, 8, 4)];
+        agenda.looked(&page, page[3].slot);
+        agenda.looked(&[due("c49", 170, 9, 4)], due("c49", 170, 9, 4).slot);
+        agenda.end_look();
+        let seqs: Vec<u64> = agenda.due(at(1_000), 10).into_iter().map(|due| due.slot.seq).collect();
+        // The third of c49 had to leave, and what comes behind it waits for its page.
+        assert_eq!(seqs, [5, 6, 10, 8]);
+        assert_eq!(agenda.insert(&due("c49", 135, 11, 4)), Placed::Inside);
+        assert_eq!(agenda.insert(&due("c48", 135, 12, 4)), Placed::Beyond, "of it nothing was seen");
+    }
+
+    #[test]
+    fn a_map_that_was_large_gives_its_memory_back() {
+        let mut agenda = Agenda::new(Bounds::default());
+        for seq in 0..10_000 {
+            agenda.insert(&due(&format!("c{seq}"), 10, seq, 4));
+        }
+        agenda.due(at(10), 9_999);
+        agenda.sweep();
+        assert!(agenda.queues.capacity() < 100, "{}", agenda.queues.capacity());
     }
 
     #[test]

@@ -45,10 +45,35 @@ impl Store {
         Some((category.clone(), key.slot(), *priority))
     }
 
+    /// Over all categories, in order of time.
+    fn due(&self, until: i64, after: Option<Slot>, limit: usize) -> Vec<Due> {
+        let all = self.waiting.iter().flat_map(|(category, waiting)| waiting.iter().map(move |one| (category, one)));
+        let due = all.map(|(category, (key, priority))| Due {
+            category: category.clone(),
+            slot: key.slot(),
+            priority: *priority,
+        });
+        let mut due: Vec<Due> =
+            due.filter(|due| due.slot.at.as_micros() <= until && after.is_none_or(|after| due.slot > after)).collect();
+        due.sort_by_key(|due| due.slot);
+        due.truncate(limit);
+        due
+    }
+
     fn earliest(&self) -> Option<Timestamp> {
         self.waiting.values().filter_map(|waiting| waiting.keys().next()).min().map(|key| key.slot().at)
     }
 }
+
+/// A look that is on its way.
+struct Look {
+    until: i64,
+    after: Option<Slot>,
+    /// Read, not yet told.
+    page: Option<Vec<Due>>,
+}
+
+const LOOK_PAGE: usize = 5;
 
 struct World {
     seed: u64,
@@ -60,6 +85,7 @@ struct World {
     categories: Vec<Category>,
     /// Read from the store, not yet told to the agenda.
     reads: Vec<(Refill, Vec<Due>)>,
+    look: Option<Look>,
     /// Committed, not yet told to the agenda.
     commits: Vec<Due>,
     fired: u64,
@@ -78,6 +104,7 @@ impl World {
             now: 0,
             categories,
             reads: Vec::new(),
+            look: None,
             commits: Vec::new(),
             fired: 0,
             gone: 0,
@@ -128,6 +155,29 @@ impl World {
         }
     }
 
+    fn begin_look(&mut self) {
+        if self.look.is_none() && self.reads.is_empty() {
+            self.agenda.begin_look();
+            self.look = Some(Look { until: self.now + self.rng.random_range(0..30), after: None, page: None });
+        }
+    }
+
+    fn go_on_looking(&mut self) {
+        let Some(look) = &mut self.look else { return };
+        let Some(page) = look.page.take() else {
+            look.page = Some(self.store.due(look.until, look.after, LOOK_PAGE));
+            return;
+        };
+        if let Some(last) = page.last() {
+            look.after = Some(last.slot);
+            self.agenda.looked(&page, last.slot);
+        }
+        if page.len() < LOOK_PAGE {
+            self.agenda.end_look();
+            self.look = None;
+        }
+    }
+
     fn cancel(&mut self) {
         if let Some((category, slot, _)) = self.store.any(&mut self.rng) {
             assert!(self.store.delete(&category, slot));
@@ -167,6 +217,9 @@ impl World {
         while !self.commits.is_empty() {
             self.tell_one_commit();
         }
+        while self.look.is_some() {
+            self.go_on_looking();
+        }
         loop {
             while !self.reads.is_empty() {
                 self.tell_one_read();
@@ -196,11 +249,12 @@ fn once_all_is_told_the_agenda_holds_the_nearest_of_the_store() {
     for seed in 0..300 {
         let mut world = World::new(seed, bounds(seed));
         for _ in 0..200 {
-            match world.rng.random_range(0..10) {
+            match world.rng.random_range(0..11) {
                 0..5 => world.schedule(),
                 5 => world.cancel(),
                 6 => world.reschedule(),
                 7 => world.fire(),
+                8 => world.begin_look(),
                 _ => world.now += world.rng.random_range(0..4),
             }
             world.settle();
@@ -241,7 +295,7 @@ fn nothing_is_lost_and_nothing_fires_twice_whatever_overtakes_what() {
     for seed in 0..1_000 {
         let mut world = World::new(seed, bounds(seed));
         for _ in 0..300 {
-            match world.rng.random_range(0..16) {
+            match world.rng.random_range(0..20) {
                 0..4 => world.schedule(),
                 4..7 => world.tell_one_commit(),
                 7..9 => world.begin_read(),
@@ -249,6 +303,8 @@ fn nothing_is_lost_and_nothing_fires_twice_whatever_overtakes_what() {
                 11 => world.cancel(),
                 12 => world.reschedule(),
                 13..15 => world.fire(),
+                15 => world.begin_look(),
+                16..19 => world.go_on_looking(),
                 _ => world.now += world.rng.random_range(0..4),
             }
             world.check_bounds();

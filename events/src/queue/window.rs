@@ -19,6 +19,8 @@ pub struct Window {
     capacity: usize,
     /// `None`: nothing is behind the window.
     edge: Option<Key>,
+    /// Something that had come had to leave at the edge.
+    is_full: bool,
     /// A page is being read.
     reading: Option<Reading>,
     evicted: u64,
@@ -54,12 +56,27 @@ pub struct Page {
 impl Window {
     /// Of a category in which nothing waits.
     pub fn new(capacity: usize) -> Self {
-        Self { entries: Entries::new(), capacity: capacity.max(1), edge: None, reading: None, evicted: 0 }
+        Self {
+            entries: Entries::new(),
+            capacity: capacity.max(1),
+            edge: None,
+            is_full: false,
+            reading: None,
+            evicted: 0,
+        }
     }
 
     /// From here on the store is to be asked: a category that waited before anybody looked. `None`: from the beginning.
     pub fn open(&mut self, from: Option<Slot>) {
-        self.evict_from(from.map_or(Key::FIRST, Key::from));
+        self.evict_from(from.map_or(Key::FIRST, Key::from), false);
+    }
+
+    /// All that waits before `end` is being told, for it was read in order of time over all categories: the edge is not before it. A
+    /// window at whose edge something had to leave knows better, and so does one for which a page is being read.
+    pub(super) fn raise(&mut self, end: Key) {
+        if self.edge.is_some_and(|edge| edge < end) && !self.is_full && self.reading.is_none() {
+            self.edge = Some(end);
+        }
     }
 
     /// An event of the store, now committed. One that is here already stays.
@@ -78,7 +95,7 @@ impl Window {
         }
         let (farthest, _) = self.entries.last_key_value().expect("one was just inserted");
         let farthest = *farthest;
-        self.evict_from(farthest);
+        self.evict_from(farthest, true);
         if farthest == key {
             return Placed::Beyond;
         }
@@ -153,6 +170,7 @@ impl Window {
             (Some(end), Some(noted)) => Some(end.min(noted)),
             (end, noted) => end.or(noted),
         };
+        self.is_full = false;
         for (key, priority) in read.into_iter().chain(reading.noted) {
             self.put(key, priority, capacity);
         }
@@ -207,9 +225,11 @@ impl Window {
         self.entries.is_empty() && self.edge.is_none() && self.reading.is_none()
     }
 
-    fn evict_from(&mut self, key: Key) {
+    fn evict_from(&mut self, key: Key, is_full: bool) {
         self.entries.split_off(&key);
-        self.edge = Some(self.edge.map_or(key, |edge| edge.min(key)));
+        if self.edge.is_none_or(|edge| key < edge) {
+            (self.edge, self.is_full) = (Some(key), is_full);
+        }
         if let Some(reading) = &mut self.reading {
             *reading = Reading { stale: true, ..Reading::default() };
         }

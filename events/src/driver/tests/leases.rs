@@ -1,12 +1,21 @@
 //! Several that would drive, of which one does.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{LONG, SECOND, World, ids, open, see_either};
-use crate::store::MIGRATIONS;
+use super::{
+    super::{Driver, load::Walk},
+    LONG, SECOND, World, category, ids, open, see_either,
+};
+use crate::{
+    feed::Feed,
+    plan::Plan,
+    queue::Bounds,
+    store::{self, MIGRATIONS},
+};
 
 notifyx_database::conformance!(open, &MIGRATIONS;
-    two_that_drive_fire_each_event_once, another_drives_when_the_lease_has_ended, the_lease_is_given_back);
+    two_that_drive_fire_each_event_once, another_drives_when_the_lease_has_ended, the_lease_is_given_back,
+    at_a_take_over_all_that_has_room_is_read_in_order_of_time);
 
 async fn two_that_drive_fire_each_event_once(world: World) {
     // Their lease ends at once: each takes it from the other, and both fire.
@@ -64,4 +73,21 @@ async fn the_lease_is_given_back(world: World) {
     second.see(1).await;
     assert_eq!(second.schedule.holder().await.unwrap().as_deref(), Some("second"));
     second.stop().await;
+}
+
+async fn at_a_take_over_all_that_has_room_is_read_in_order_of_time(world: World) {
+    let (store, plan) = (store::open(&world.database, &world.clock), Arc::new(Plan::new(Bounds::default())));
+    // More than the first pages hold, and last of all by its name.
+    let events: Vec<_> = (0..11_000).map(|i| world.event(&format!("c{i}"), "1", SECOND * (1 + i / 1_000))).collect();
+    for some in events.chunks(2_000) {
+        store.schedule(some).await.unwrap();
+    }
+    store.schedule(&[world.event("zebra", "1", SECOND * 12)]).await.unwrap();
+    let driver = Driver::new(store, world.clock.clone(), plan.clone(), Feed::new(0), "by hand", LONG);
+    plan.begin();
+    let mut walk = Walk::default();
+    while driver.walk(&mut walk).await.unwrap() {}
+    assert_eq!(plan.held(), 11_001);
+    assert_eq!(plan.figures(&category("zebra")).map(|figures| figures.size), Some(1));
+    assert!(plan.refill().is_none(), "no window lacks anything");
 }

@@ -1,22 +1,36 @@
 //! What recurs fires at its times.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use notifyx_model::{Fault, Priority, Timestamp};
 
-use super::{ALL, SECOND, World, category, id, ids, open, see_either};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        Driver,
+        occur::{AHEAD, Round},
+    },
+    ALL, LONG, SECOND, World, category, id, ids, open, see_either,
+};
 use crate::{
     Error,
-    event::Event,
+    event::{Event, NewEvent},
+    feed::Feed,
+    plan::Plan,
+    queue::Bounds,
+    recurrence::Look,
     recurring::{OnMissed, State},
-    schedules::NewRecurring,
-    store::MIGRATIONS,
+    schedules::{NewRecurring, Schedules},
+    store::{self, MIGRATIONS},
+    writer::Writer,
 };
 
 notifyx_database::conformance!(open, &MIGRATIONS;
     each_occurrence_fires_once, what_was_missed_is_treated_as_asked, a_pause_ends_with_what_was_missed,
-    an_id_with_another_rule_is_refused);
+    an_id_with_another_rule_is_refused, one_that_catches_up_holds_up_nobody,
+    a_schedule_that_cannot_be_served_stops_no_other, one_with_many_occurrences_is_deleted_with_all_of_them);
 
 fn recurring(text: &str, every: &str, on_missed: OnMissed) -> NewRecurring {
     NewRecurring {
@@ -124,5 +138,82 @@ async fn an_id_with_another_rule_is_refused(world: World) {
     assert_eq!(instance.schedules.create(never).await.unwrap_err().code(), "schedule_invalid");
     let (listed, next) = instance.schedules.list(None, None, ALL).await.unwrap();
     assert_eq!((listed, next), (vec![first], None));
+    instance.stop().await;
+}
+
+async fn one_that_catches_up_holds_up_nobody(world: World) {
+    let (store, clock) = (store::open(&world.database, &world.clock), world.clock.clone());
+    let (plan, feed) = (Arc::new(Plan::new(Bounds::default())), Feed::new(0));
+    let writer = Writer::start(&store, &clock, &plan, &feed);
+    let schedules = Schedules::new(store.clone(), writer, plan.clone(), clock.clone());
+    let driver = Driver::new(store, clock.clone(), plan, feed, "by hand", LONG);
+    let made = async |text| {
+        let now = schedules.get(&id(text)).await.unwrap();
+        (now.made, now.skipped)
+    };
+    let look = || Look::new(clock.now(), AHEAD, Duration::ZERO);
+    for (text, on_missed) in [("all", OnMissed::FireAll), ("last", OnMissed::FireLast)] {
+        schedules.create(recurring(text, "every 1s", on_missed)).await.unwrap();
+    }
+    world.hand.advance(SECOND * 20_000);
+    schedules.create(recurring("beat", "every 10s", OnMissed::Skip)).await.unwrap();
+    world.hand.advance(SECOND * 9);
+
+    let (over, mut round) = (CancellationToken::new(), Round::default());
+    assert!(!driver.make_due(look(), &over).await.unwrap());
+    assert_eq!((made("beat").await, made("all").await), ((1, 0), (0, 0)), "what comes now is first");
+    // A transaction at a time, of the newest ten thousand that were missed.
+    assert!(driver.make_late(look(), &mut round).await.unwrap());
+    assert_eq!(made("all").await, (1_000, 10_003));
+    let mut transactions = 1;
+    while driver.make_late(look(), &mut round).await.unwrap() {
+        transactions += 1;
+    }
+    assert!(transactions < 30, "{transactions}");
+    assert_eq!((made("all").await, made("last").await), ((10_000, 10_003), (9, 20_002)));
+    driver.make_due(look(), &over).await.unwrap();
+    assert_eq!(made("all").await, (10_008, 10_003), "and the eight that were not");
+    world.hand.advance(SECOND * 10);
+    driver.make_due(look(), &over).await.unwrap();
+    assert_eq!(made("beat").await, (2, 0));
+}
+
+async fn a_schedule_that_cannot_be_served_stops_no_other(world: World) {
+    let mut instance = world.alone();
+    world
+        .execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON scheduled WHEN new.recurring_id = '2' BEGIN SELECT RAISE(ABORT, 'no'); END",
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON scheduled FOR EACH ROW WHEN (new.recurring_id = '2') EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    for text in ["1", "2", "3", "4"] {
+        instance.schedules.create(recurring(text, "every 10s", OnMissed::FireAll)).await.unwrap();
+    }
+    let broken = "UPDATE recurring SET key = '' WHERE id = '1'; UPDATE recurring SET zone = 'nowhere' WHERE id = '4'";
+    world.execute(broken, broken).await;
+    world.hand.advance(SECOND * 10);
+    instance.plan.look();
+    assert_eq!(instance.see(1).await[0].given.recurring, Some(id("3")));
+    let parked = instance.schedules.get(&id("4")).await.unwrap();
+    assert!(parked.state.is_paused(), "{:?}", parked.state);
+    instance.stop().await;
+}
+
+async fn one_with_many_occurrences_is_deleted_with_all_of_them(world: World) {
+    let instance = world.alone();
+    let beat = instance.schedules.create(recurring("beat", "every 1d", OnMissed::FireAll)).await.unwrap();
+    let next = beat.state.next().unwrap();
+    let made = |i: u32| {
+        let of = NewEvent { recurring: Some(id("beat")), ..world.event("recurring", &i.to_string(), LONG) };
+        (next + SECOND * i, of)
+    };
+    let (events, then) = ((0..2_500).map(made).collect(), Some(next + LONG));
+    let many = store::Occurrences { id: id("beat"), next, events, then, skipped: 0 };
+    assert_eq!(instance.store.materialise(&[many]).await.unwrap().len(), 2_500);
+    instance.schedules.delete(&id("beat")).await.unwrap();
+    let queue = instance.schedule.queues(&[category("recurring")]).await.unwrap().remove(0);
+    assert_eq!((queue.backlog, queue.size), (0, 0), "{queue:?}");
+    assert_eq!(instance.schedules.delete(&id("beat")).await.unwrap_err().code(), "schedule_not_found");
     instance.stop().await;
 }

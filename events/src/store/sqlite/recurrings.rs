@@ -204,24 +204,20 @@ async fn find(connection: &mut SqliteConnection, id: &EventId) -> Result<Option<
 
 /// Whether it was in the state that was read.
 async fn change(connection: &mut SqliteConnection, id: &EventId, from: State, to: State) -> Result<bool, Error> {
-    let changed = sqlx::query(
-        "UPDATE recurring SET paused = ?4, next_at = ?5 WHERE id = ?1 AND paused = ?2 AND next_at IS ?3",
-    )
-    .bind(id.as_str())
-    .bind(from.is_paused())
-    .bind(from.next().map(Timestamp::as_micros))
-    .bind(to.is_paused())
-    .bind(to.next().map(Timestamp::as_micros))
-    .execute(connection)
-    .await?;
+    let changed =
+        sqlx::query("UPDATE recurring SET paused = ?4, next_at = ?5 WHERE id = ?1 AND paused = ?2 AND next_at IS ?3")
+            .bind(id.as_str())
+            .bind(from.is_paused())
+            .bind(from.next().map(Timestamp::as_micros))
+            .bind(to.is_paused())
+            .bind(to.next().map(Timestamp::as_micros))
+            .execute(connection)
+            .await?;
     Ok(changed.rows_affected() == 1)
 }
 
 /// Moves those on that are still where they were when they were read; their names.
-async fn advance(
-    connection: &mut SqliteConnection,
-    occurrences: &[Occurrences],
-) -> Result<HashSet<String>, Error> {
+async fn advance(connection: &mut SqliteConnection, occurrences: &[Occurrences]) -> Result<HashSet<String>, Error> {
     let moves = occurrences.iter().map(|one| {
         let then = one.then.map(Timestamp::as_micros);
         (one.id.as_str(), one.next.as_micros(), then, signed(one.skipped))
