@@ -31,8 +31,10 @@ impl From<sqlx::Error> for Error {
                 // Serialisation failure, deadlock, and a lock that was not to be had in our own `lock_timeout`.
                 _ if matches!(&*code, "40001" | "40P01" | "55P03") => Self::GaveWay(error),
                 _ if matches!(sqlite, Some(5 | 6)) => Self::GaveWay(error), // BUSY, LOCKED
-                _ if matches!(sqlite, Some(10 | 13 | 14)) => Self::Unavailable(error), // IOERR, FULL, CANTOPEN
-                Some("08" | "53" | "57") if sqlite.is_none() => Self::Unavailable(error),
+                _ if matches!(sqlite, Some(8 | 10 | 13 | 14)) => Self::Unavailable(error), // READONLY, IOERR, FULL, CANTOPEN
+                // The server behind the connection takes no writes any more, or is another one since.
+                _ if matches!(&*code, "25006" | "26000") => Self::Unavailable(error),
+                Some("08" | "53" | "57" | "58") if sqlite.is_none() => Self::Unavailable(error),
                 _ => Self::Refused(error),
             };
         }

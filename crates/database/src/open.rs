@@ -6,7 +6,7 @@
 use std::{fs::File, path::Path, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgPool,
+    ConnectOptions, Connection, PgConnection, PgPool,
     migrate::{MigrateDatabase, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -156,7 +156,8 @@ async fn open_postgres(
         // An accepted message survives a crash of the server whatever its default is, and no statement runs for ever.
         .options([("synchronous_commit", "on"), ("statement_timeout", "10000"), ("lock_timeout", "5000")])
         .disable_statement_logging();
-    let pool = PgPoolOptions::new()
+    migrate(url, connect.clone(), migrator).await?;
+    PgPoolOptions::new()
         .max_connections(options.connections)
         .acquire_timeout(options.acquire_timeout)
         // Asked whether it is there only if it has rested: asking before each use is one call more for every transaction.
@@ -169,13 +170,34 @@ async fn open_postgres(
                 Ok(true)
             })
         })
+        .after_release(|connection, _| Box::pin(async move { answers(connection).await.map(|()| true) }))
         .connect_with(connect)
         .await
-        .map_err(connected)?;
-    // sqlx takes an advisory lock, so that instances that start together migrate once.
-    surviving(migrator).run(&pool).await.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
-    Ok(pool)
+        .map_err(connected)
 }
+
+/// On a connection of its own: an index on a large table takes longer than any statement may. sqlx takes an advisory lock, so that
+/// instances that start together migrate once; they wait for it as long.
+async fn migrate(url: &DatabaseUrl, connect: PgConnectOptions, migrator: &Migrator) -> Result<(), OpenError> {
+    let unbounded = connect.options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+    let connected = |source| OpenError::Connect { url: url.to_string(), source };
+    let mut connection = unbounded.connect().await.map_err(connected)?;
+    // As `run`, of which the compiler cannot tell that it may change threads.
+    let migrated = surviving(migrator).run_direct(&mut connection).await;
+    migrated.map_err(|source| OpenError::Migrate { url: url.to_string(), source })?;
+    // What was committed is durable without it.
+    let _ = connection.close().await;
+    Ok(())
+}
+
+/// Whether a connection whose caller may have given up waiting has come to the end of what it was asked. Longer than any statement may
+/// take: then its server is gone, and it would hold its place in the pool until the kernel gives it up. One that is at rest is not asked.
+async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let silent = |_| sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    tokio::time::timeout(GIVEN_UP, connection.flush()).await.map_err(silent)?
+}
+
+const GIVEN_UP: Duration = Duration::from_secs(12);
 
 /// A server that is restarted is away for about as long.
 const RESTED: Duration = Duration::from_secs(1);
@@ -296,6 +318,34 @@ pub(crate) mod tests {
         let (opened, ()) = tokio::join!(opening, serving);
         let OpenError::Connect { source, .. } = opened.unwrap_err() else { panic!("it cannot be opened") };
         assert_eq!(source.as_database_error().unwrap().code().unwrap(), "28P01");
+    }
+
+    #[tokio::test]
+    async fn a_migration_takes_its_time_and_nothing_else_does() {
+        let sql =
+            "DO $$ BEGIN IF current_setting('statement_timeout') <> '0' OR current_setting('lock_timeout') <> '0' THEN
+            RAISE EXCEPTION 'it is bounded'; END IF; END $$";
+        let slow = Migration::new(1, Cow::Borrowed("slow"), MigrationType::Simple, Cow::Borrowed(sql), false);
+        let migrations =
+            Migrations { postgres: Migrator { migrations: vec![slow].into(), ..Migrator::DEFAULT }, ..none() };
+        let url = testing::postgres_url("migrated").await;
+        let Database::Postgres(pool) = Database::open(&url, Options::default(), &migrations).await.unwrap() else {
+            unreachable!("it is Postgres")
+        };
+        let bound: String = sqlx::query_scalar("SHOW statement_timeout").fetch_one(&pool).await.unwrap();
+        assert_eq!(bound, "10s");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_no_writes_any_more_is_away() {
+        let url = testing::postgres_url("read_only").await;
+        let Database::Postgres(pool) = Database::open(&url, Options::default(), &none()).await.unwrap() else {
+            unreachable!("it is Postgres")
+        };
+        let mut connection = pool.acquire().await.unwrap();
+        sqlx::query("SET default_transaction_read_only = on").execute(&mut *connection).await.unwrap();
+        let refused = sqlx::query("CREATE TABLE a (b INTEGER)").execute(&mut *connection).await.unwrap_err();
+        assert!(matches!(Error::from(refused), Error::Unavailable(_)));
     }
 
     #[tokio::test]
