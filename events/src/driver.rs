@@ -11,8 +11,9 @@ mod occur;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use notifyx_chassis::reply;
 use notifyx_model::Clock;
 use tokio::{
@@ -20,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     Error,
@@ -70,6 +71,20 @@ impl Driver {
 
     /// Drives whenever it has the lease, until `stop`; then finishes what is under way and gives the lease back.
     pub async fn run(self, stop: CancellationToken) {
+        // There may be nobody else to fire: one that broke off begins again.
+        while AssertUnwindSafe(self.take_turns(&stop)).catch_unwind().await.is_err() {
+            error!("the driver of the schedule broke off, and begins again with what the store holds");
+            self.plan.end();
+            self.plan.metrics.broke_off();
+            let _ = stop.run_until_cancelled(sleep(AGAIN_MAX)).await;
+        }
+        if let Err(error) = answer(self.store.release(&self.holder)).await {
+            warn!(error = %reply::chain(&error), "the schedule's lease ends by itself: {error}");
+        }
+    }
+
+    /// Drives whenever it has the lease, until `stop`.
+    async fn take_turns(&self, stop: &CancellationToken) {
         let mut again = Again::default();
         while !stop.is_cancelled() {
             let asked = Instant::now();
@@ -77,7 +92,7 @@ impl Driver {
                 Ok(lease) if lease.holder == self.holder => {
                     info!(term = lease.term, "this instance drives the schedule");
                     again = Again::default();
-                    self.drive(asked + lease.left, &stop).await;
+                    self.drive(asked + lease.left, stop).await;
                     Duration::ZERO
                 }
                 Ok(lease) => lease.left.clamp(AGAIN_MIN, self.renewal()),
@@ -86,10 +101,7 @@ impl Driver {
                     again.wait()
                 }
             };
-            rest(wait, &self.plan.calls.lease, &stop).await;
-        }
-        if let Err(error) = answer(self.store.release(&self.holder)).await {
-            warn!(error = %reply::chain(&error), "the schedule's lease ends by itself: {error}");
+            rest(wait, &self.plan.calls.lease, stop).await;
         }
     }
 

@@ -30,17 +30,21 @@ use std::{
     fmt,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use notifyx_chassis::{Context, Door, Running, StartError, config::Days};
 use notifyx_database::{Database, DatabaseUrl, Options};
 use notifyx_mesh::{Mesh, MeshConfig, Place};
 use notifyx_model::Clock;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 pub use crate::error::Error;
 use crate::{
@@ -141,6 +145,7 @@ impl Events {
             "held": self.plan.held(),
             "fired": metrics.fired_total(),
             "late_ms_mean": metrics.late_ms_mean(),
+            "broke_off": metrics.breaks(),
             "writes_queued": self.schedule.queued(),
         })
     }
@@ -152,11 +157,24 @@ impl Work {
     pub async fn run(self, address: String, stop: CancellationToken) {
         // Who comes back after a crash need not wait for a lease of its own.
         let holder = if self.alone { "the one process".to_owned() } else { address };
+        let plan = self.plan.clone();
         let driver = Driver::new(self.store, self.clock, self.plan, self.feed, holder, self.lease);
-        tokio::join!(driver.run(stop.clone()), self.sweeper.run(stop));
+        tokio::join!(driver.run(stop.clone()), sweep(self.sweeper, &plan, &stop));
         self.writer.close().await;
     }
 }
+
+/// Until `stop`. One that broke off begins again.
+async fn sweep(mut sweeper: Sweeper, plan: &Plan, stop: &CancellationToken) {
+    while AssertUnwindSafe(sweeper.run(stop)).catch_unwind().await.is_err() {
+        error!("the sweep of old events broke off, and begins again in {SWEEP_AGAIN:?}");
+        plan.metrics.broke_off();
+        let _ = stop.run_until_cancelled(sleep(SWEEP_AGAIN)).await;
+    }
+}
+
+/// Room is there for two days to come: nothing is lacking meanwhile.
+const SWEEP_AGAIN: Duration = Duration::from_secs(60);
 
 /// Opens the database and the door, enters the registry, and drives the schedule whenever no other instance does. Call it on the
 /// context's runtime.

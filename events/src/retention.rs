@@ -71,14 +71,14 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps at each interval until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Sweeps now and at each interval until `stop`.
+    pub async fn run(&mut self, stop: &CancellationToken) {
         let mut ticks = interval(self.interval);
         // A sweep that took long is not followed by a burst of them.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             // Given up at the end, a step is rolled back: the next start begins with it.
-            if let Some(Err(error)) = stop.run_until_cancelled(self.sweep(&stop)).await {
+            if let Some(Err(error)) = stop.run_until_cancelled(self.sweep(stop)).await {
                 tracing::warn!(error = %reply::chain(&error), "the sweep failed and will be tried again: {error}");
             }
         }
@@ -216,7 +216,7 @@ mod tests {
 
         let stopped = CancellationToken::new();
         stopped.cancel();
-        sweeper.run(stopped).await;
+        sweeper.run(&stopped).await;
     }
 
     #[tokio::test]

@@ -4,7 +4,10 @@
 //! paused or the service was down: a transaction of theirs, and what it made has fired before the next. So a schedule with a year to make
 //! up for holds up nobody.
 
-use std::{panic::resume_unwind, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use notifyx_chassis::reply;
 use notifyx_model::{Clock, EventId, Fault, Invalid, Kind, Timestamp};
@@ -168,15 +171,15 @@ impl Driver {
         }
         let clock = self.clock.clone();
         let looked_at = spawn_blocking(move || {
-            let look_at = |one: Recurring| (step(&one, look, &clock), one);
+            // A rule that breaks off breaks off by itself.
+            let broken = |_| Err(Invalid::new("rule", "breaks off when it is evaluated"));
+            let look_at = |one: Recurring| {
+                (catch_unwind(AssertUnwindSafe(|| step(&one, look, &clock))).unwrap_or_else(broken), one)
+            };
             good.into_iter().map(look_at).collect::<Vec<_>>()
         });
-        let looked_at = match looked_at.await {
-            Ok(looked_at) => looked_at,
-            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            // The runtime stops last: nobody waits for this any more.
-            Err(_) => return std::future::pending().await,
-        };
+        // The runtime stops last: nobody waits for this any more.
+        let Ok(looked_at) = looked_at.await else { return std::future::pending().await };
         let mut steps = Vec::with_capacity(looked_at.len());
         for (step, recurring) in looked_at {
             match step {

@@ -224,3 +224,27 @@ async fn what_is_too_heavy_for_the_store_is_fired_in_smaller_batches() {
     assert_eq!(instance.see(100).await.len(), 100);
     instance.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_that_breaks_off_begins_again() {
+    let kept = testing::sqlite(&MIGRATIONS).await;
+    let world = open(&kept.database).await;
+    let mut instance = world.alone();
+    let new = recurring::recurring("beat", "every 10s", crate::recurring::OnMissed::FireAll);
+    instance.schedules.create(new).await.unwrap();
+    // A topic that goes as soon as it is there: the store cannot go on without it.
+    let away = "CREATE TRIGGER away AFTER UPDATE ON recurring BEGIN DELETE FROM topic; END;
+        CREATE TRIGGER gone AFTER INSERT ON topic BEGIN DELETE FROM topic; END";
+    world.execute(away, "").await;
+    world.hand.advance(SECOND * 10);
+    instance.plan.look();
+    let broke_off = async {
+        while instance.plan.metrics.breaks() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, broke_off).await.unwrap();
+    world.execute("DROP TRIGGER away; DROP TRIGGER gone", "").await;
+    assert_eq!(instance.see(1).await[0].given.recurring, Some(id("beat")));
+    instance.stop().await;
+}

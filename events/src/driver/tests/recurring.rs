@@ -32,7 +32,7 @@ notifyx_database::conformance!(open, &MIGRATIONS;
     an_id_with_another_rule_is_refused, one_that_catches_up_holds_up_nobody,
     a_schedule_that_cannot_be_served_stops_no_other, one_with_many_occurrences_is_deleted_with_all_of_them);
 
-fn recurring(text: &str, every: &str, on_missed: OnMissed) -> NewRecurring {
+pub(super) fn recurring(text: &str, every: &str, on_missed: OnMissed) -> NewRecurring {
     NewRecurring {
         id: id(text),
         category: category("recurring"),

@@ -9,7 +9,7 @@ use super::{ALL, Fixture, MIGRATIONS, category, id, ids, open};
 
 notifyx_database::conformance!(open, &MIGRATIONS;
     by_age_the_oldest_go_and_readers_are_told, whole_days_go, a_day_that_was_opened_late_is_kept_and_trimmed_all_the_same,
-    by_count_each_topic_keeps_its_newest, what_waits_is_not_old, ids_of_what_was_trimmed_are_free);
+    a_clock_that_was_wrong_for_a_moment_costs_nothing_that_is_young, by_count_each_topic_keeps_its_newest, what_waits_is_not_old, ids_of_what_was_trimmed_are_free);
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -93,6 +93,26 @@ async fn a_day_that_was_opened_late_is_kept_and_trimmed_all_the_same(f: Fixture)
     assert_eq!(ids(&f.log("a").await), ["a-1", "a-2", "a-3", "a-4"]);
     assert_eq!(f.trim(DAY, 2).await, 3);
     assert_eq!(ids(&f.log("a").await), ["a-4"]);
+}
+
+async fn a_clock_that_was_wrong_for_a_moment_costs_nothing_that_is_young(f: Fixture) {
+    f.store.open_day(f.clock.now()).await.unwrap();
+    f.happen("a", 1..=2).await;
+    let now = f.clock.now();
+    f.hand.set(now - DAY * 999);
+    f.happen("a", 3..=3).await;
+    f.hand.set(now + DAY * 999);
+    f.happen("b", 1..=1).await;
+    f.hand.set(now);
+    f.happen("a", 4..=4).await;
+    assert_eq!(f.trim(DAY, 10).await, 0);
+    assert_eq!(ids(&f.log("a").await), ["a-1", "a-2", "a-3", "a-4"]);
+    // And what was written when it was put forward holds up nothing.
+    f.hand.set(now + DAY * 3);
+    f.store.open_day(f.clock.now()).await.unwrap();
+    f.happen("a", 5..=5).await;
+    f.trim(DAY * 2, 10).await;
+    assert_eq!(ids(&f.log("a").await), ["a-5"]);
 }
 
 async fn by_count_each_topic_keeps_its_newest(f: Fixture) {

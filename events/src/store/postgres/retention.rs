@@ -152,8 +152,10 @@ impl Postgres {
         let (name, mut after, mut trimmed) = (partition(day), 0_i64, 0_u64);
         loop {
             let mut tx = self.pool.begin().await?;
-            let heads: Vec<(i64, i64)> = sqlx::query_as(&format!(
-                r#"SELECT topic_id, max("offset") FROM {name} WHERE topic_id > $1 GROUP BY topic_id ORDER BY topic_id LIMIT $2"#
+            // One look per topic, whatever it has of that day: to group it would be to read the whole index.
+            let heads: Vec<(i64, Option<i64>)> = sqlx::query_as(&format!(
+                r#"SELECT t.id, (SELECT e."offset" FROM {name} e WHERE e.topic_id = t.id ORDER BY e."offset" DESC LIMIT 1)
+                   FROM topic t WHERE t.id > $1 ORDER BY t.id LIMIT $2"#
             ))
             .bind(after)
             .bind(TOPICS)
@@ -161,6 +163,8 @@ impl Postgres {
             .await?;
             let Some((last, _)) = heads.last() else { break };
             after = *last;
+            let heads: Vec<(i64, i64)> =
+                heads.into_iter().filter_map(|(topic, newest)| newest.map(|newest| (topic, newest))).collect();
             trimmed += trim_heads(&mut tx, &heads).await?;
             tx.commit().await?;
         }
@@ -177,10 +181,14 @@ impl Postgres {
         let mut tx = self.pool.begin().await?;
         let old: Vec<(i64, i64)> = sqlx::query_as(
             r#"SELECT topic_id, max("offset") FROM (
-                   SELECT topic_id, "offset" FROM event_default e
-                   WHERE fired_at < $1 AND NOT EXISTS (
+                   SELECT e.topic_id, e."offset" FROM event_default e JOIN topic t ON t.id = e.topic_id
+                   WHERE e.fired_at < $1 AND NOT EXISTS (
                        SELECT 1 FROM consumer c WHERE c.topic_id = e.topic_id AND c.position < e."offset")
-                   ORDER BY topic_id, "offset" LIMIT $2) e
+                   -- Up to the first that is young enough: where a clock was wrong, an old one behind it waits for its turn.
+                   AND NOT EXISTS (
+                       SELECT 1 FROM event y WHERE y.topic_id = e.topic_id AND y."offset" < e."offset"
+                                                   AND y."offset" > t.trimmed_offset AND y.fired_at >= $1)
+                   ORDER BY e.topic_id, e."offset" LIMIT $2) e
                GROUP BY topic_id ORDER BY topic_id"#,
         )
         .bind(before)

@@ -21,14 +21,17 @@ impl Retention for Sqlite {
 
     async fn trim_before(&self, before: Timestamp, rows: u32) -> Result<u64, Error> {
         let mut tx = self.begin().await?;
-        // Up to the first that is young enough: where a clock was set back, an old one behind it waits for its turn.
+        // Up to the first that is young enough: where a clock was set back, an old one behind it waits for its turn. One that was put
+        // forward wrote times that have not come; they are as old as what stands behind them.
         let oldest: Vec<(i64, i64, i64, bool)> = sqlx::query_as(
-            r#"SELECT place, topic_id, "offset", fired_at < ?1 FROM event e
-               WHERE NOT EXISTS (SELECT 1 FROM consumer c WHERE c.topic_id = e.topic_id AND c.position < e."offset")
+            r#"SELECT place, topic_id, "offset", fired_at < ?1 OR (fired_at > ?3 AND coalesce((
+                      SELECT n.fired_at FROM event n WHERE n.place > e.place AND n.fired_at <= ?3 ORDER BY n.place LIMIT 1), ?1) < ?1)
+               FROM event e WHERE NOT EXISTS (SELECT 1 FROM consumer c WHERE c.topic_id = e.topic_id AND c.position < e."offset")
                ORDER BY place LIMIT ?2"#,
         )
         .bind(before.as_micros())
         .bind(i64::from(rows))
+        .bind(self.clock.now().as_micros())
         .fetch_all(&mut *tx)
         .await?;
         let old: Vec<_> = oldest.into_iter().take_while(|(.., old)| *old).collect();
