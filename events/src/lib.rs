@@ -118,7 +118,7 @@ impl Events {
     pub fn new(config: &Config, database: &Database, clock: &Clock) -> (Self, Work) {
         let store = store::open(database, clock);
         let bounds = Bounds { window: config.window_events.get(), total: config.window_events_total.get() };
-        let (plan, feed) = (Arc::new(Plan::new(bounds)), Feed::new(config.feed_bytes.get()));
+        let (plan, feed) = (Arc::new(Plan::new(bounds, clock.clone())), Feed::new(config.feed_bytes.get()));
         let writer = Writer::start(&store, clock, &plan, &feed);
         let work = Work {
             store: store.clone(),

@@ -3,9 +3,12 @@
 //! What was committed to the schedule is told here, after it was. Where another instance drives, nothing is kept: that one finds it
 //! in the store. Holds a lock for microseconds, and never while anything is awaited.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use notifyx_model::{Category, Timestamp};
+use notifyx_model::{Category, Clock, EventId, Timestamp};
 use tokio::sync::Notify;
 
 use crate::{
@@ -15,9 +18,13 @@ use crate::{
     store::{Due, Kept, Slot},
 };
 
+/// Overdue events of which it is known when they came: 10 MB. What comes beyond that is as late as its own time says.
+const OVERDUE_MAX: usize = 100_000;
+
 #[derive(Debug)]
 pub struct Plan {
     bounds: Bounds,
+    clock: Clock,
     state: Mutex<State>,
     pub(crate) calls: Calls,
     pub(crate) metrics: Metrics,
@@ -30,6 +37,8 @@ struct State {
     /// The earliest of what was taken last, to be fired.
     firing: Option<Timestamp>,
     punctuality: Punctuality,
+    /// When those came whose time had passed already: nobody is late with them before.
+    overdue: HashMap<(Category, EventId), Timestamp>,
 }
 
 /// What the driver's loops are woken by, one each.
@@ -48,8 +57,8 @@ pub(crate) struct Calls {
 }
 
 impl Plan {
-    pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: Mutex::default(), calls: Calls::default(), metrics: Metrics::default() }
+    pub fn new(bounds: Bounds, clock: Clock) -> Self {
+        Self { bounds, clock, state: Mutex::default(), calls: Calls::default(), metrics: Metrics::default() }
     }
 
     /// Have everything looked at now rather than within a second: the clock was moved.
@@ -92,8 +101,16 @@ impl Plan {
 
     /// These have another time.
     pub(crate) fn moved<'a>(&self, events: impl Iterator<Item = &'a Event>) {
+        let (now, events) = (self.clock.now(), events.collect::<Vec<_>>());
+        let is_overdue = |event: &&&Event| event.slot().is_some_and(|slot| slot.at < now);
+        let overdue: Vec<_> = events.iter().filter(is_overdue).map(|event| (name(event), now)).collect();
+        if !overdue.is_empty() && self.drives() {
+            let known = &mut self.state().overdue;
+            let room = OVERDUE_MAX.saturating_sub(known.len());
+            known.extend(overdue.into_iter().take(room));
+        }
         self.change(|agenda| {
-            for due in events.filter_map(due) {
+            for due in events.into_iter().filter_map(due) {
                 agenda.insert(&due);
             }
         });
@@ -193,10 +210,11 @@ impl Plan {
 
     /// These fired: how late each was, from when it could have fired at all.
     pub(crate) fn fired(&self, events: &[Event], now: Timestamp) {
-        let punctuality = &mut self.state().punctuality;
+        let State { punctuality, overdue, .. } = &mut *self.state();
         for event in events {
-            let possible = event.given.fire_at.max(event.given.created_at);
-            let late = now.since(possible);
+            let came = if overdue.is_empty() { None } else { overdue.remove(&name(event)) };
+            let possible = event.given.fire_at;
+            let late = now.since(came.map_or(possible, |came| came.max(possible)));
             punctuality.record(&event.given.category, late, now);
             self.metrics.fired(late);
         }
@@ -232,6 +250,10 @@ impl Plan {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn name(event: &Event) -> (Category, EventId) {
+    (event.given.category.clone(), event.given.id.clone())
 }
 
 /// `None`: it has fired.

@@ -219,7 +219,7 @@ mod tests {
     async fn writer() -> (testing::TestDatabase, Arc<Plan>, Writer) {
         let kept = testing::sqlite(&MIGRATIONS).await;
         let clock = ManualClock::new().clock();
-        let (plan, feed) = (Arc::new(Plan::new(Bounds::default())), Feed::new(0));
+        let (plan, feed) = (Arc::new(Plan::new(Bounds::default(), clock.clone())), Feed::new(0));
         let writer = Writer::start(&store::open(&kept.database, &clock), &clock, &plan, &feed);
         (kept, plan, writer)
     }

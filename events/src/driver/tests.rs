@@ -75,7 +75,8 @@ fn ids(events: &[Event]) -> Vec<&str> {
 impl World {
     fn start(&self, holder: &str, lease: Duration, window: usize) -> Instance {
         let (store, bounds) = (store::open(&self.database, &self.clock), Bounds { window, ..Bounds::default() });
-        let (plan, feed, clock) = (Arc::new(Plan::new(bounds)), Feed::new(1 << 24), self.clock.clone());
+        let (plan, feed, clock) =
+            (Arc::new(Plan::new(bounds, self.clock.clone())), Feed::new(1 << 24), self.clock.clone());
         let writer = Writer::start(&store, &clock, &plan, &feed);
         let (watcher, stop) = (feed.watch(), CancellationToken::new());
         let driver = Driver::new(store.clone(), clock.clone(), plan.clone(), feed, holder, lease);

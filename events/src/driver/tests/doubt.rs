@@ -15,7 +15,7 @@ notifyx_database::conformance!(open, &MIGRATIONS; what_fired_unanswered_is_told_
 
 async fn what_fired_unanswered_is_told_by_the_next_try(world: World) {
     let store = store::open(&world.database, &world.clock);
-    let (plan, feed) = (Arc::new(Plan::new(Bounds::default())), Feed::new(1 << 24));
+    let (plan, feed) = (Arc::new(Plan::new(Bounds::default(), world.clock.clone())), Feed::new(1 << 24));
     let driver = Driver::new(store.clone(), world.clock.clone(), plan.clone(), feed.clone(), "one", LONG);
     let mut watcher = feed.watch();
     let waiting = [("a", "1"), ("b", "2"), ("a", "3"), ("a", "4"), ("a", "5")];

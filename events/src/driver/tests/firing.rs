@@ -14,7 +14,7 @@ use crate::{
 notifyx_database::conformance!(open, &MIGRATIONS;
     a_restart_fires_what_is_overdue_once, what_is_cancelled_does_not_fire, another_time_is_the_only_time,
     the_nearest_fires_first_whatever_the_window_holds, urgent_ones_fire_first_of_what_is_due,
-    the_clock_may_jump, what_is_broken_is_set_aside_and_tried_again);
+    what_came_overdue_is_late_from_then_on, the_clock_may_jump, what_is_broken_is_set_aside_and_tried_again);
 
 async fn a_restart_fires_what_is_overdue_once(world: World) {
     let first = world.start("one", LONG, 10);
@@ -114,6 +114,24 @@ async fn urgent_ones_fire_first_of_what_is_due(world: World) {
     world.hand.advance(SECOND);
     instance.plan.look();
     assert_eq!(ids(&instance.see(4).await), ["b", "d", "a", "c"]);
+    instance.stop().await;
+}
+
+async fn what_came_overdue_is_late_from_then_on(world: World) {
+    let mut instance = world.alone();
+    let now = world.clock.now();
+    let ago = NewEvent { fire_at: now - SECOND * 3_600, created_at: now - LONG, ..world.event("old", "1", SECOND) };
+    instance.schedule(vec![ago]).await;
+    instance.see(1).await;
+    // Whatever its publisher says of when it was made.
+    let late = NewEvent { created_at: now + LONG, ..world.event("late", "2", SECOND * 10) };
+    instance.schedule(vec![late]).await;
+    world.hand.advance(SECOND * 20);
+    instance.plan.look();
+    instance.see(1).await;
+    let queues = instance.schedule.queues(&[category("old"), category("late")]).await.unwrap();
+    let late: Vec<_> = queues.into_iter().map(|queue| queue.lateness.unwrap().max).collect();
+    assert!(late[0] < SECOND && late[1] >= SECOND * 10, "{late:?}");
     instance.stop().await;
 }
 

@@ -76,7 +76,8 @@ async fn the_lease_is_given_back(world: World) {
 }
 
 async fn at_a_take_over_all_that_has_room_is_read_in_order_of_time(world: World) {
-    let (store, plan) = (store::open(&world.database, &world.clock), Arc::new(Plan::new(Bounds::default())));
+    let (store, plan) =
+        (store::open(&world.database, &world.clock), Arc::new(Plan::new(Bounds::default(), world.clock.clone())));
     // More than the first pages hold, and last of all by its name.
     let events: Vec<_> = (0..11_000).map(|i| world.event(&format!("c{i}"), "1", SECOND * (1 + i / 1_000))).collect();
     for some in events.chunks(2_000) {

@@ -143,7 +143,7 @@ async fn an_id_with_another_rule_is_refused(world: World) {
 
 async fn one_that_catches_up_holds_up_nobody(world: World) {
     let (store, clock) = (store::open(&world.database, &world.clock), world.clock.clone());
-    let (plan, feed) = (Arc::new(Plan::new(Bounds::default())), Feed::new(0));
+    let (plan, feed) = (Arc::new(Plan::new(Bounds::default(), world.clock.clone())), Feed::new(0));
     let writer = Writer::start(&store, &clock, &plan, &feed);
     let schedules = Schedules::new(store.clone(), writer, plan.clone(), clock.clone());
     let driver = Driver::new(store, clock.clone(), plan, feed, "by hand", LONG);
