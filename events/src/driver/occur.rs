@@ -162,7 +162,7 @@ impl Driver {
             match recurring {
                 Ok(recurring) => good.push(recurring),
                 Err(error) => {
-                    error!(error = %reply::chain(&error), "recurring schedule `{id}` cannot be read: {error}")
+                    error!(error = %reply::chain(&error), "recurring schedule `{id}` cannot be read: {error}");
                 }
             }
         }

@@ -218,7 +218,7 @@ async fn change(connection: &mut SqliteConnection, id: &EventId, from: State, to
 
 /// Moves those on that are still where they were when they were read; their names.
 async fn advance(connection: &mut SqliteConnection, occurrences: &[Occurrences]) -> Result<HashSet<String>, Error> {
-    let moves = occurrences.iter().map(|one| {
+    let rows = occurrences.iter().map(|one| {
         let then = one.then.map(Timestamp::as_micros);
         (one.id.as_str(), one.next.as_micros(), then, signed(one.skipped))
     });
@@ -226,7 +226,7 @@ async fn advance(connection: &mut SqliteConnection, occurrences: &[Occurrences])
         "UPDATE recurring SET next_at = j.value ->> 2, skipped = skipped + (j.value ->> 3) FROM json_each(?1) j
          WHERE recurring.id = j.value ->> 0 AND paused = 0 AND next_at = j.value ->> 1 RETURNING recurring.id",
     )
-    .bind(list(moves))
+    .bind(list(rows))
     .fetch_all(connection)
     .await?;
     Ok(moved.into_iter().map(|(id,)| id).collect())
