@@ -82,7 +82,7 @@ async fn a_key_out_of_bounds_is_not_made() {
         ("shop", json!([format!("publish:{}", "c".repeat(300))]), "more than 200"),
         ("shop", json!([]), "is empty"),
         ("shop", json!(many(33)), "33 entries, more than 32"),
-        ("shop", json!("publish:*"), "sequence"),
+        ("shop", json!("publish:*"), "expected an array"),
         ("", json!(["publish:*"]), "is empty"),
         (&"n".repeat(65), json!(["publish:*"]), "65 bytes, more than 64"),
         ("a\u{0}b", json!(["publish:*"]), "control character"),
