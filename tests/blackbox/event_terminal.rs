@@ -135,10 +135,10 @@ async fn a_key_does_at_the_terminal_what_its_scopes_say(platform: &Platform) {
     let mut live = shop.start(&["events", "stream", &mine, "--from", "1", "--json"]);
     shop.run(&["events", "post", &mine, "\"now\""]).await.expect(0);
     let fired = loop {
-        let line = live.line(LINE_WITHIN).await.expect("it goes on");
-        let line: Value = serde_json::from_str(&line).unwrap();
-        if line["event"] == "fired" {
-            break line;
+        let told = live.line(LINE_WITHIN).await.expect("it goes on");
+        let told: Value = serde_json::from_str(&told).unwrap();
+        if told["event"] == "fired" {
+            break told;
         }
     };
     assert_eq!(fired["data"], "now");

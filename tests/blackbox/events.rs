@@ -11,6 +11,7 @@ in_both_forms!(
     an_event_lives_from_its_post_to_the_log,
     an_id_that_was_seen_before_is_the_same_event,
     bad_events_cost_only_themselves,
+    a_question_that_makes_no_sense_is_told_why,
     an_array_beyond_its_bounds_is_refused_whole,
     a_key_does_what_its_scopes_say,
     a_schedule_lives_from_create_to_delete,
@@ -225,7 +226,11 @@ async fn bad_events_cost_only_themselves(platform: &Platform) {
     // A time that has passed is no bad input: it fires at once.
     let past = ann.api.post("/events", json!({ "category": category, "fireAt": ahead(-3_600.0), "data": 0 })).await;
     fired(&ann.api, past.expect(201)["id"].as_str().unwrap()).await;
+}
 
+async fn a_question_that_makes_no_sense_is_told_why(platform: &Platform) {
+    let ann = platform.person("ann").await;
+    let (category, long) = (unique("asked"), "c".repeat(300));
     let gets = [
         (Method::GET, "/events".to_owned(), 400),
         (Method::GET, format!("/events?category={long}"), 400),

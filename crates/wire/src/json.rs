@@ -4,7 +4,7 @@ use notifyx_model::Invalid;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Why a text is not what was wanted, in words: "to[1]: invalid type: integer `7`, expected a text".
+/// Why a text is not what was wanted, in words: `to[1]: invalid type: integer "7", expected a text`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unfit(String);

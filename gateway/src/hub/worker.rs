@@ -113,7 +113,9 @@ impl Worker {
     fn begin_all_anew(&self) {
         self.hub.doubt();
         let streams: Vec<StreamName> = self.streams.borrow().keys().cloned().collect();
-        streams.iter().for_each(|name| self.begin_anew(name));
+        for name in &streams {
+            self.begin_anew(name);
+        }
         self.end_all(Ending::Unavailable);
     }
 
