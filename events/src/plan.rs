@@ -96,24 +96,37 @@ impl Plan {
 
     /// These were given to the schedule.
     pub(crate) fn scheduled(&self, kept: &[Kept]) {
-        self.moved(kept.iter().filter(|kept| !kept.duplicate).map(|kept| &kept.event));
+        let new = kept.iter().filter(|kept| !kept.duplicate).map(|kept| &kept.event);
+        self.note_overdue(new.clone());
+        self.change(|agenda| {
+            for due in new.filter_map(due) {
+                agenda.insert(&due);
+            }
+        });
     }
 
-    /// These have another time.
-    pub(crate) fn moved<'a>(&self, events: impl Iterator<Item = &'a Event>) {
-        let (now, events) = (self.clock.now(), events.collect::<Vec<_>>());
-        let is_overdue = |event: &&&Event| event.slot().is_some_and(|slot| slot.at < now);
-        let overdue: Vec<_> = events.iter().filter(is_overdue).map(|event| (name(event), now)).collect();
+    /// These have another time, and left the slots where they waited before.
+    pub(crate) fn moved<'a>(&self, moves: impl Iterator<Item = (&'a Event, Slot)> + Clone) {
+        self.note_overdue(moves.clone().map(|(event, _)| event));
+        self.change(|agenda| {
+            for (event, from) in moves {
+                if let Some(due) = due(event) {
+                    agenda.reschedule(from, &due);
+                }
+            }
+        });
+    }
+
+    /// How late those are which come after their time counts from now.
+    fn note_overdue<'a>(&self, events: impl Iterator<Item = &'a Event>) {
+        let now = self.clock.now();
+        let is_overdue = |event: &&Event| event.slot().is_some_and(|slot| slot.at < now);
+        let overdue: Vec<_> = events.filter(is_overdue).map(|event| (name(event), now)).collect();
         if !overdue.is_empty() && self.drives() {
             let known = &mut self.state().overdue;
             let room = OVERDUE_MAX.saturating_sub(known.len());
             known.extend(overdue.into_iter().take(room));
         }
-        self.change(|agenda| {
-            for due in events.into_iter().filter_map(due) {
-                agenda.insert(&due);
-            }
-        });
     }
 
     /// These were taken out of it.

@@ -185,7 +185,7 @@ impl Schedule {
 
 fn done(change: Change, id: EventId) -> Result<Event, Error> {
     match change {
-        Change::Done(event) => Ok(event),
+        Change::Done(event) | Change::Moved(event, _) => Ok(event),
         Change::Fired(event) => {
             let offset = event.offset().unwrap_or_default();
             Err(Error::EventFired { id, category: event.given.category, offset })

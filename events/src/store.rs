@@ -146,8 +146,10 @@ pub enum Which<'a> {
 /// What became of an order about a waiting event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The event: as it was, if it is cancelled; as it is now, if it has another time.
+    /// As it was when it was cancelled.
     Done(Event),
+    /// As it is now that it has another time, and where it waited before.
+    Moved(Event, Slot),
     /// Too late: it is in the log.
     Fired(Event),
     Unknown,

@@ -310,7 +310,9 @@ mod tests {
         let mut told = Vec::new();
         for order in orders {
             told.push(match order.await.unwrap() {
-                Ok(Change::Done(event)) => format!("{}: {}", event.given.id.as_str(), event.given.fire_at.as_micros()),
+                Ok(Change::Done(event) | Change::Moved(event, _)) => {
+                    format!("{}: {}", event.given.id.as_str(), event.given.fire_at.as_micros())
+                }
                 Ok(Change::Fired(_)) => "fired".to_owned(),
                 Ok(Change::Unknown) => "unknown".to_owned(),
                 Err(error) => format!("{:?}", error.kind()),

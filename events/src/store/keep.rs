@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use notifyx_model::{Category, EventId, Timestamp};
 
 use super::{
-    Change, Head, Kept, Named, Occurrences,
+    Change, Head, Kept, Named, Occurrences, Slot,
     row::{TopicRow, signed, unsigned},
 };
 use crate::{
@@ -199,7 +199,7 @@ pub(super) fn cancelled(asked: usize, mut known: HashMap<usize, Event>) -> Vec<C
 pub(super) fn numbers(changes: &[Change]) -> Vec<i64> {
     let number = |change: &Change| match change {
         Change::Done(Event { place: Place::Waiting { seq }, .. }) => Some(signed(*seq)),
-        Change::Done(_) | Change::Fired(_) | Change::Unknown => None,
+        Change::Done(_) | Change::Moved(..) | Change::Fired(_) | Change::Unknown => None,
     };
     changes.iter().filter_map(number).collect()
 }
@@ -223,12 +223,16 @@ pub(super) fn rescheduled(
         let Some(mut event) = known.remove(&i) else { return Change::Unknown };
         let Place::Waiting { seq } = event.place else { return Change::Fired(event) };
         let place = *places.entry(seq).or_insert(moved.len());
-        match moved.get_mut(place) {
-            Some(earlier) => (earlier.new, earlier.at) = (new, at),
-            None => moved.push(Moved { old: signed(seq), new, at }),
-        }
+        let from = if let Some(earlier) = moved.get_mut(place) {
+            let from = Slot { at: earlier.at, seq: unsigned(earlier.new) };
+            (earlier.new, earlier.at) = (new, at);
+            from
+        } else {
+            moved.push(Moved { old: signed(seq), new, at });
+            Slot { at: event.given.fire_at, seq }
+        };
         (event.given.fire_at, event.place) = (at, waiting(new));
-        Change::Done(event)
+        Change::Moved(event, from)
     };
     let changes = orders.iter().enumerate().zip(numbers).map(|((i, (_, at)), new)| change(i, *at, new)).collect();
     (changes, moved)

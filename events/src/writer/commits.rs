@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::{
     Error,
-    event::{Event, NewEvent},
+    event::NewEvent,
     feed::Feed,
     plan::Plan,
     store::{Change, Kept, Named, Store, answer},
@@ -52,7 +52,10 @@ impl Commits {
         let commit = async {
             let changes = self.store.cancel(events).await?;
             self.plan.metrics.wrote("cancel", changes.len());
-            self.plan.cancelled(done(&changes));
+            self.plan.cancelled(changes.iter().filter_map(|change| match change {
+                Change::Done(event) => Some(event),
+                Change::Moved(..) | Change::Fired(_) | Change::Unknown => None,
+            }));
             Ok(changes)
         };
         commit.boxed()
@@ -65,8 +68,10 @@ impl Commits {
         let commit = async {
             let changes = self.store.reschedule(orders).await?;
             self.plan.metrics.wrote("reschedule", changes.len());
-            // Under their old slots nothing waits any more: what the windows have there fires nothing.
-            self.plan.moved(done(&changes));
+            self.plan.moved(changes.iter().filter_map(|change| match change {
+                Change::Moved(event, from) => Some((event, *from)),
+                Change::Done(_) | Change::Fired(_) | Change::Unknown => None,
+            }));
             Ok(changes)
         };
         commit.boxed()
@@ -93,11 +98,4 @@ impl Commits {
         }
         results
     }
-}
-
-fn done(changes: &[Change]) -> impl Iterator<Item = &Event> {
-    changes.iter().filter_map(|change| match change {
-        Change::Done(event) => Some(event),
-        Change::Fired(_) | Change::Unknown => None,
-    })
 }

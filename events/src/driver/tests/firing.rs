@@ -69,6 +69,8 @@ async fn another_time_is_the_only_time(world: World) {
     world.hand.advance(SECOND * 6);
     instance.plan.look();
     assert_eq!(ids(&instance.see(2).await), ["sooner", "between"]);
+    let size = instance.plan.figures(&category("a")).map(|figures| figures.size);
+    assert_eq!(size, Some(1), "where they waited before, nobody does");
     world.hand.advance(SECOND * 60);
     instance.plan.look();
     let fired = instance.see(1).await.remove(0);

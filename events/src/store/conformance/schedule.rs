@@ -132,7 +132,12 @@ async fn rescheduled_it_has_a_new_slot_and_the_old_one_holds_nothing(f: Fixture)
     let later = f.after(30);
     let orders = [(named("a", "1"), later), (named("a", "2"), f.after(1)), (named("a", "2"), f.after(5))];
     let changes = f.store.reschedule(&orders).await.unwrap();
-    let Change::Done(moved) = &changes[0] else { panic!("{changes:?}") };
+    let Change::Moved(moved, from) = &changes[0] else { panic!("{changes:?}") };
+    assert_eq!(*from, slot(&events[0]));
+    let (Change::Moved(first, from), Change::Moved(_, then)) = (&changes[1], &changes[2]) else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((*from, *then), (slot(&events[1]), slot(first)), "one after the other");
     assert_eq!((moved.given.fire_at, seq(moved) > seq(&events[2])), (later, true));
     assert_eq!(f.fire(&[&events[0], &events[1]]).await, [], "their slots are empty");
     let waiting = f.waiting("a").await;
@@ -248,8 +253,9 @@ async fn whatever_happened_pages_of_what_is_due_are_whole_and_in_order(f: Fixtur
         };
         let orders: Vec<_> = names(moved).into_iter().map(|named| (named, f.after(rng.random_range(0..6)))).collect();
         for (old, change) in moved.iter().zip(f.store.reschedule(&orders).await.unwrap()) {
-            let Change::Done(event) = change else { panic!("{change:?}, seed {SEED}") };
-            truth.remove(&slot(old));
+            let Change::Moved(event, from) = change else { panic!("{change:?}, seed {SEED}") };
+            assert_eq!(from, slot(old), "seed {SEED}");
+            truth.remove(&from);
             truth.insert(slot(&event), event);
         }
         let (cancelled, fired) = gone.split_at(gone.len() / 2);
